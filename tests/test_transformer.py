@@ -1,0 +1,208 @@
+"The decoder against transformers' Llama and GPT-2; causality; packed rows; first weights by name; sizes by formula."
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from llmbook.core import UserError
+from llmbook.model.checkpoints import from_hf, hf_config, to_hf
+from llmbook.model.transformer import (
+    MLP, SIZES, Block, Config, RMSNorm, SwiGLU, Transformer, Trunk, config_of, count_parameters, init_weights,
+)
+
+BASE = dict(vocab_size=97, block_size=64, n_layer=3, n_head=4, n_kv_head=4, n_embd=32, n_hidden=88)
+CONFIGS = {
+    'llama': {}, 'llama-gqa': dict(n_kv_head=2), 'llama-mqa-untied': dict(n_kv_head=1, tied=False),
+    'llama-untied': dict(tied=False), 'llama-theta-eps': dict(theta=500_000.0, eps=1e-6, n_kv_head=2),
+    'llama-wide': dict(n_embd=64, n_head=2, n_kv_head=2, n_layer=1, n_hidden=24),
+    'gpt2': dict(shape='gpt2', n_hidden=128), 'gpt2-untied': dict(shape='gpt2', n_hidden=128, tied=False),
+    'gpt2-narrow': dict(shape='gpt2', n_hidden=40, n_head=8, n_kv_head=8, eps=1e-6, n_layer=2),
+}
+
+
+def config(name): return Config(**BASE | CONFIGS[name])
+
+
+def model_of(name, seed=0):
+    "Random weights that nothing is equal by: gains and biases are not ones and zeros."
+    model, g = Transformer(config(name)), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for key, p in sorted(model.named_parameters()):
+            noise = torch.randn(p.shape, generator=g)
+            p.copy_(noise * 0.1 + (1 if p.ndim == 1 and key.endswith('weight') else 0))
+    return model
+
+
+def peer_of(model):
+    c = model.config
+    kind, settings = (LlamaForCausalLM, LlamaConfig) if c.shape == 'llama' else (GPT2LMHeadModel, GPT2Config)
+    drop = ('architectures', 'model_type', 'dtype', 'pad_token_id')  # a padding row has no gradient over there
+    peer = kind(settings(**{k: v for k, v in hf_config(c).items() if k not in drop}))
+    left = peer.load_state_dict(to_hf(model.state_dict(), c), strict=False)
+    assert not left.unexpected_keys and set(left.missing_keys) <= ({'lm_head.weight'} if c.tied else set())
+    peer.tie_weights()
+    return peer.train()
+
+
+def ids_of(c, B=2, T=23, seed=0):
+    return torch.randint(c.vocab_size, (B, T), generator=torch.Generator().manual_seed(seed))
+
+
+def share(a, b): return ((a - b).abs().max() / b.abs().max().clamp(min=1e-3)).item()
+
+
+def next_loss(logits, ids): return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_logits_and_gradients_equal_transformers(name):
+    ours = model_of(name)
+    peer, ids = peer_of(ours), ids_of(ours.config)
+    mine, theirs = ours(ids), peer(ids).logits
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+    for y in (mine, theirs): next_loss(y, ids).backward()
+    grads = from_hf({n: p.grad for n, p in peer.named_parameters()}, ours.config)
+    assert set(grads) >= {n for n, _ in ours.named_parameters()}
+    for key, p in ours.named_parameters():
+        torch.testing.assert_close(p.grad, grads[key], atol=1e-5, rtol=1e-5, msg=key)
+        assert share(p.grad, grads[key]) < 1e-4, key
+
+
+@pytest.mark.parametrize('name', ['llama-gqa', 'gpt2'])
+def test_a_wrong_weight_would_be_seen(name):
+    ours = model_of(name)
+    peer, ids = peer_of(ours), ids_of(ours.config)
+    for key, p in ours.named_parameters():
+        if key.endswith('attention.k.bias'): continue  # the same for every key: softmax does not see it
+        kept = p.data.clone()
+        p.data += torch.linspace(-0.05, 0.05, p.numel()).view_as(p)
+        with torch.no_grad(): assert (ours(ids) - peer(ids).logits).abs().max() > 1e-4, key
+        p.data.copy_(kept)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_no_logit_sees_a_later_token(name):
+    model = model_of(name)
+    ids = ids_of(model.config, T=9)
+    with torch.no_grad():
+        whole = model(ids)
+        for t in range(9):
+            other = ids.clone()
+            other[:, t] = (other[:, t] + 1) % model.config.vocab_size
+            moved = (model(other) - whole).abs().amax((0, 2))
+            assert not t or moved[:t].max() == 0
+            assert moved[t] > 1e-4
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_packed_documents_equal_the_same_alone(name):
+    model, lengths = model_of(name), [4, 1, 9, 6]
+    docs = [ids_of(model.config, 1, n, seed=n) for n in lengths]
+    segments = torch.tensor([[i for i, n in enumerate(lengths) for _ in range(n)]])
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    row, alone = torch.cat(docs, 1), torch.cat([model(d) for d in docs], 1)
+    packed = model(row, positions, segments)
+    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
+    assert (model(row) - alone).abs().max() > 1e-2
+    weight = torch.randn(alone.shape, generator=torch.Generator().manual_seed(0))
+    params = [p for n, p in model.named_parameters() if not n.endswith('k.bias')]  # its gradient is zero, and rounding
+    grads = [torch.autograd.grad((y * weight).sum(), params) for y in (packed, alone)]
+    for a, b in zip(*grads): assert share(a, b) < 1e-5
+
+
+@pytest.mark.parametrize('shape', ['llama', 'gpt2'])
+def test_initial_weights_depend_on_seed_and_name_alone(shape):
+    c = Config(**BASE | dict(shape=shape))
+    model = Transformer(c, seed=3)
+    torch.manual_seed(99)
+    again = Transformer(c)
+    again._modules = dict(reversed(again._modules.items()))  # the same names, in another order
+    names = [n for n, _ in again.named_parameters()]
+    init_weights(again, 3)
+    assert names != [n for n, _ in model.named_parameters()]
+    theirs = again.state_dict()
+    for n, p in model.state_dict().items(): assert torch.equal(p, theirs[n]), n
+    other = dict(Transformer(c, seed=4).named_parameters())
+    assert all(not torch.equal(p, other[n]) for n, p in model.named_parameters() if p.ndim > 1)
+
+
+def test_scaled_projections_and_nothing_else():
+    for n_layer in (2, 8):
+        model = Transformer(Config(**BASE | dict(n_layer=n_layer, n_embd=128, n_hidden=256, tied=False)), seed=0)
+        for name, p in model.named_parameters():
+            if p.ndim < 2: assert p.eq(1).all()
+            else:
+                want = 0.02 / math.sqrt(2 * n_layer) if name.endswith(('o.weight', 'down.weight')) else 0.02
+                assert abs(p.std().item() / want - 1) < 0.05, name
+
+
+@pytest.mark.parametrize('name', ['llama', 'llama-untied', 'gpt2'])
+def test_untrained_loss_is_log_v(name):
+    c = Config(**BASE | CONFIGS[name] | dict(vocab_size=1024))
+    with torch.no_grad(): loss = next_loss(Transformer(c, seed=0)(ids := ids_of(c, 8, 60)), ids)
+    assert abs(loss.item() - math.log(1024)) < 0.05
+
+
+def test_tied_is_one_tensor():
+    tied, untied = model_of('llama'), model_of('llama-untied')
+    assert tied.head.weight is tied.embed.weight and untied.head.weight is not untied.embed.weight
+    assert count_parameters(untied) - count_parameters(tied) == 97 * 32
+    assert count_parameters(tied, embedding=False) == count_parameters(untied, embedding=False)
+
+
+@pytest.mark.parametrize('size,V,changes,published', [
+    ('124m', 50257, dict(shape='gpt2'), 124_439_808), ('350m', 50257, dict(shape='gpt2'), 354_823_168),
+    ('1b', 128_256, {}, 1_235_814_400), ('7b', 32_000, dict(tied=False), 6_738_415_616)])
+def test_sizes_are_the_published_ones(size, V, changes, published):
+    with torch.device('meta'): model = Transformer(config_of(size, V, **changes))
+    assert count_parameters(model) == published
+
+
+def test_every_size_builds():
+    for size in SIZES:
+        for shape in ('llama', 'gpt2'):
+            with torch.device('meta'): model = Transformer(config_of(size, 512, shape))
+            assert model(torch.zeros(1, 4, dtype=torch.long, device='meta')).shape == (1, 4, 512)
+            assert isinstance(model, Trunk) and len(model.blocks) == SIZES[size]['n_layer']
+
+
+def test_parts_equal_their_formulas():
+    x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    norm = RMSNorm(8, eps=1e-3)
+    norm.weight.data = torch.arange(8.)
+    torch.testing.assert_close(norm(x), x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt() * torch.arange(8.))
+    gated, plain = SwiGLU(8, 12), MLP(8, 12)
+    g = x @ gated.gate.weight.T
+    torch.testing.assert_close(gated(x), (g * g.sigmoid() * (x @ gated.up.weight.T)) @ gated.down.weight.T)
+    z = plain.up(x)
+    bent = 0.5 * z * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+    torch.testing.assert_close(plain(x), plain.down(bent))
+
+
+def test_positions_may_be_given_per_row():
+    for name in ('llama', 'gpt2'):
+        model = model_of(name)
+        ids = ids_of(model.config, 2, 6)
+        torch.testing.assert_close(model(ids), model(ids, torch.arange(6).expand(2, 6)))
+        assert (model(ids) - model(ids, torch.arange(6) * 2)).abs().max() > 1e-3
+
+
+WRONG = [(dict(n_embd=33), '33'), (dict(n_kv_head=3), '3 key/value'), (dict(shape='lama'), 'lama')]
+
+
+@pytest.mark.parametrize('wrong,says', WRONG)
+def test_shapes_that_cannot_be_built(wrong, says):
+    with pytest.raises(UserError, match=says): Config(**BASE | wrong)
+
+
+def test_an_unknown_size_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'nano'"): config_of('nanno', 10)
+
+
+def test_a_block_that_writes_nothing_changes_nothing():
+    block, x = Block(Config(**BASE)), torch.randn(1, 5, 32)
+    for part in (block.attention.o, block.feed.down): torch.nn.init.zeros_(part.weight)
+    assert torch.equal(block(x), x)
