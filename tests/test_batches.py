@@ -1,0 +1,260 @@
+"Batches: pure in (seed, step), the same over ranks, packed without loss, each place learnt exactly once."
+
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from tokenizers import AddedToken
+
+from llmbook.core import UserError
+from llmbook.text.batches import (
+    IGNORE, Stream, TokenStore, document_batches, encode_documents, fingerprint, pack, pieces_of, places, split_batch,
+    tokens, write_store,
+)
+from llmbook.text.bpe import BEGIN, BPE, END, PAD, as_tokenizer, count_words, save_tokenizer, train_bpe
+
+FEW = settings(max_examples=40, deadline=None, derandomize=True)
+LENGTHS = st.lists(st.integers(0, 60), min_size=1, max_size=40).filter(lambda n: sum(max(0, k - 1) for k in n) >= 32)
+
+
+class Plain:
+    "A store in memory whose every token is its own number."
+    def __init__(self, lengths):
+        self.lengths = np.array(lengths)
+        self.starts = np.cumsum([0, *lengths])
+        self.ids = np.arange(10, 10 + self.starts[-1])
+
+
+def pieces_slowly(lengths, T):
+    return [[d, at, min(T, n - 1 - at)] for d, n in enumerate(lengths) for at in range(0, n - 1, T)]
+
+
+def fill_slowly(stream, numbers):
+    "The loop that `fill` replaces."
+    batch = {k: np.full((len(numbers), stream.block_size), v) for k, v in
+             dict(ids=PAD, labels=IGNORE, segments=0, positions=0).items()}
+    for r, number in enumerate(numbers.tolist()):
+        at = 0
+        for s, piece in enumerate(stream.packed[number], 1):
+            d, offset, n = stream.pieces[piece]
+            ids = stream.store.ids[stream.store.starts[d] + offset:][:n + 1]
+            here = r, slice(at, at + n)
+            batch['ids'][here], batch['labels'][here] = ids[:-1], ids[1:]
+            batch['segments'][here], batch['positions'][here] = s, np.arange(n)
+            at += n
+    return batch
+
+
+def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope='module')
+def tokenizer(): return as_tokenizer(BPE(train_bpe(count_words(['the cat sat on the mat'] * 9), 20)))
+
+
+@FEW
+@given(st.lists(st.integers(0, 9), max_size=20))
+def test_places_count_from_zero(counts):
+    assert places(np.array(counts, int)).tolist() == [i for n in counts for i in range(n)]
+
+
+@FEW
+@given(LENGTHS, st.integers(1, 40))
+def test_pieces_are_those_of_the_loop(lengths, T): assert pieces_of(lengths, T).tolist() == pieces_slowly(lengths, T)
+
+
+@FEW
+@given(st.lists(st.integers(1, 32), min_size=1, max_size=200))
+def test_packing(sizes):
+    sizes = np.array(sizes)
+    rows = pack(sizes, 32)
+    used = sorted(sum(sizes[i] for i in row) for row in rows)
+    assert sorted(i for row in rows for i in row) == list(range(len(sizes)))
+    assert used[-1] <= 32
+    assert len(used) < 2 or used[0] + used[1] > 32  # no two rows could be one
+    best = -(-sizes.sum() // 32)
+    assert len(rows) <= 11 / 9 * max(best, sum(sizes > 16)) + 4 or len(rows) <= 1.5 * best + 1
+    assert rows == pack(sizes, 32)
+
+
+@FEW
+@given(st.lists(st.integers(1, 16), min_size=1, max_size=60))
+def test_packing_is_best_fit_decreasing(sizes):
+    "The fill of the rows after each piece is that of the definition, by a search through all rows."
+    room = []
+    for n in sorted(sizes, reverse=True):
+        fits = [left for left in room if left >= n]
+        if fits: room.remove(min(fits))
+        room.append((min(fits) if fits else 16) - n)
+    assert sorted(room) == sorted(16 - sum(sizes[i] for i in row) for row in pack(np.array(sizes), 16))
+
+
+@FEW
+@given(LENGTHS, st.integers(1, 32), st.integers(1, 5), st.integers(0, 3))
+def test_every_place_is_learnt_once_an_epoch(lengths, T, rows, seed):
+    store = Plain(lengths)
+    stream = Stream(store, rows, T, seed)
+    learnt = Counter()
+    for step in range(len(stream.packed)):  # so many steps are `rows` epochs
+        b = stream[step]
+        learnt.update(b['labels'][b['labels'] != IGNORE].tolist())
+    firsts = set((store.starts[:-1][np.array(lengths) > 0] + 10).tolist())
+    assert learnt == {i: rows for i in store.ids.tolist() if i not in firsts}
+
+
+@FEW
+@given(LENGTHS, st.integers(2, 32), st.integers(0, 50))
+def test_fill_is_that_of_the_loop(lengths, T, step):
+    stream = Stream(Plain(lengths), 4, T)
+    batch = stream[step]
+    for k, v in fill_slowly(stream, stream.row_numbers(step)).items(): assert (batch[k].numpy() == v).all(), k
+    filled = batch['labels'] != IGNORE
+    assert torch.equal(filled, batch['segments'] > 0)
+    assert torch.equal(batch['labels'][filled], batch['ids'][filled] + 1)  # shifted by one, within one document
+
+
+@FEW
+@given(LENGTHS, st.integers(0, 40), st.integers(0, 5))
+def test_ranks_hold_slices_of_one_batch_and_history_does_not_matter(lengths, step, seed):
+    store = Plain(lengths)
+    whole = Stream(store, 8, 32, seed)[step]
+    for world in (1, 2, 4, 8):
+        parts = [Stream(store, 8, 32, seed, rank, world)[step] for rank in range(world)]
+        assert same({k: torch.stack([p[k] for p in parts], 1).flatten(0, 1) for k in whole}, whole)
+    used = Stream(store, 8, 32, seed)
+    for other in (step + 9, 0, 3): used[other]
+    assert same(used[step], whole)
+
+
+def test_another_seed_and_another_epoch_give_another_order():
+    stream = Stream(Plain([33] * 200), 4, 32)
+    orders = [Stream(stream.store, 4, 32, seed).order(epoch).tolist() for seed in range(3) for epoch in range(3)]
+    assert all(sorted(o) == list(range(200)) for o in orders) and len(set(map(tuple, orders))) == 9
+    assert torch.equal(Stream(stream.store, 4, 32)[10**6]['rows'], stream[10**6]['rows'])
+
+
+@FEW
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 20), st.integers(1, 5), st.data())
+def test_windows_count_each_token_once(lengths, T, size, data):
+    stride = data.draw(st.one_of(st.none(), st.integers(1, T)))
+    documents = [list(range(100 * d, 100 * d + n)) for d, n in enumerate(lengths)]
+    learnt = []
+    for b in document_batches(iter(documents), T, size, stride):
+        assert b['ids'].shape[0] <= size and b['ids'].shape[1] <= T
+        for d, ids, labels in zip(b['rows'].tolist(), b['ids'], b['labels']):
+            here = labels != IGNORE
+            assert here.any() and torch.equal(labels[here], ids[here] + 1)
+            learnt += [(d, i) for i in labels[here].tolist()]
+    assert sorted(learnt) == [(d, i) for d, ids in enumerate(documents) for i in ids[1:]]
+
+
+def test_windows_of_a_wrong_stride():
+    for stride in (-1, 5):
+        with pytest.raises(UserError, match='stride'): list(document_batches([[1, 2, 3]], 4, stride=stride))
+
+
+def test_a_batch_is_cut_along_its_rows():
+    batch = Stream(Plain([40] * 20), 8, 16)[0]
+    for micro in (None, 1, 3, 8, 20):
+        parts = split_batch(batch, micro)
+        assert same({k: torch.cat([p[k] for p in parts]) for k in batch}, batch)
+        assert len(parts) == -(-8 // min(micro or 8, 8))
+
+
+def test_names_of_special_tokens_stay_text_and_the_switch_is_put_back(tokenizer):
+    tokenizer.encode_special_tokens = False
+    ids, = encode_documents(tokenizer, [{'text': 'the<|end|>cat<|begin|>'}])
+    assert ids[0] == BEGIN and ids[-1] == END and not {BEGIN, END} & set(ids[1:-1])
+    assert tokenizer.encode_special_tokens is False
+    texts = [{'text': 'the cat ' * (i % 7)} for i in range(25)]
+    assert list(encode_documents(tokenizer, iter(texts), chunk=4)) == list(encode_documents(tokenizer, texts))
+
+
+def test_a_store_gives_back_what_was_written(tokenizer, tmp_path):
+    documents = [{'text': t} for t in ('the cat', '', 'sat on the mat ' * 50, 'é🙂')]
+    counts = write_store(tmp_path, {'train': iter(documents), 'held': documents[:1]}, tokenizer)
+    for split, part in (('train', documents), ('held', documents[:1])):
+        store, rows = TokenStore(tmp_path, split, tokenizer), list(encode_documents(tokenizer, part))
+        assert [r.tolist() for r in store] == rows and store.lengths.tolist() == list(map(len, rows))
+        assert counts[split] == {'documents': len(part), 'tokens': sum(map(len, rows)),
+                                 'bytes': sum(len(d['text'].encode()) for d in part)}
+        assert store.ids.dtype == np.uint16
+        with pytest.raises(IndexError): store[len(store)]
+
+
+def test_a_large_vocabulary_takes_four_bytes(tmp_path, tokenizer):
+    big = as_tokenizer(BPE(train_bpe(count_words(['ab ' * 3]), 2)))
+    big.add_tokens([AddedToken(f'x{i}y') for i in range(2**16)])
+    write_store(tmp_path, {'train': [{'text': 'ab x65000y'}]}, big)
+    store = TokenStore(tmp_path)
+    assert store.ids.dtype == np.uint32 and store.ids.max() > 65_000
+    assert fingerprint(big) != fingerprint(tokenizer)
+
+
+def test_writing_streams(tokenizer, tmp_path):
+    "Ids of 2 million tokens pass through a memory of 30 MB; as Python numbers they would take 60."
+    text = 'the cat sat on the mat ' * 100
+    encode = [e.ids for e in tokenizer.encode_batch([text], add_special_tokens=False)]
+    n = 2_000_000 // len(encode[0])
+    tracemalloc.start()
+    write_store(tmp_path, {'train': ({'text': text} for _ in range(n))}, tokenizer)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(TokenStore(tmp_path)) == n and peak < 30e6
+
+
+def test_mistakes_have_one_line(tokenizer, tmp_path):
+    def line(fn, words):
+        with pytest.raises(UserError, match=words) as e: fn()
+        assert '\n' not in str(e.value)
+    write_store(tmp_path, {'train': [{'text': 'the cat sat ' * 30}] * 9}, tokenizer)
+    line(lambda: TokenStore(tmp_path/'none'), 'no tokens in it')
+    line(lambda: TokenStore(tmp_path, 'held'), 'no held split; there is train')
+    line(lambda: TokenStore(tmp_path, tokenizer=as_tokenizer(BPE([]))), 'another tokenizer')
+    line(lambda: Stream(TokenStore(tmp_path), 1, 10**6), 'shorter than one block')
+    line(lambda: Stream(TokenStore(tmp_path), 6, 8, world=4), 'do not divide among 4 ranks')
+    line(lambda: write_store(tmp_path/'empty', {'train': []}, tokenizer), 'no documents')
+    assert not (tmp_path/'empty'/'tokens.json').exists()
+    whole = {n: (tmp_path/f'train.{n}.npy').read_bytes() for n in ('ids', 'starts')}
+    for name, content in whole.items():
+        for broken in (b'', content[:40], content[:-9], b'x' * len(content)):
+            (tmp_path/f'train.{name}.npy').write_bytes(broken)
+            line(lambda: TokenStore(tmp_path), 'shards')
+        (tmp_path/f'train.{name}.npy').unlink()
+        line(lambda: TokenStore(tmp_path), 'do not open')
+        (tmp_path/f'train.{name}.npy').write_bytes(content)
+    assert len(TokenStore(tmp_path)) == 9
+    write_store(tmp_path/'other', {'train': [{'text': 'cat'}] * 9}, tokenizer)
+    (tmp_path/'train.ids.npy').write_bytes((tmp_path/'other/train.ids.npy').read_bytes())
+    line(lambda: TokenStore(tmp_path), 'tokens, not')
+
+
+def test_the_verb_writes_all_that_training_needs(tokenizer, tmp_path, capsys):
+    (tmp_path/'a.txt').write_text('the cat sat on the mat. ' * 100)
+    save_tokenizer(tokenizer, tmp_path/'tokenizer')
+    counts = tokens(str(tmp_path/'a.txt'), str(tmp_path/'tokenizer'), str(tmp_path/'out'), held=0.25)
+    assert counts['train']['bytes'] == 3 * counts['held']['bytes'] == 1800
+    assert {p.name for p in (tmp_path/'out').iterdir()} >= {'tokens.json', 'tokenizer.json', 'held.ids.npy'}
+    assert 'bytes a token' in capsys.readouterr().out
+    tokens(str(tmp_path/'a.txt'), str(tmp_path/'out'), str(tmp_path/'out'))  # its own tokenizer
+    assert list(TokenStore(tmp_path/'out').meta['splits']) == ['train']
+    for folder, held, words in (('tokenizer', 1.5, '--held 1.5'), ('no', 0.0, 'no such folder')):
+        with pytest.raises(UserError, match=words):
+            tokens(str(tmp_path/'a.txt'), str(tmp_path/folder), str(tmp_path/'out'), held=held)
+
+
+@pytest.mark.parametrize('shape', [(16, 256), (16, 1024)])
+def test_filling_is_fast(shape):
+    "Not a benchmark: 5 ms are asked for, 0.5 measured; a loop over places would take a second."
+    import time
+    stream = Stream(Plain(np.random.default_rng(0).integers(20, 200, 5000)), *shape)
+    stream[0]
+    times = []
+    for step in range(20):
+        began = time.perf_counter()
+        stream[step]
+        times.append(time.perf_counter() - began)
+    assert np.median(times) < 0.02
