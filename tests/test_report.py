@@ -1,0 +1,147 @@
+"The report: text from outside stays text, both pages carry the same figures, the same folder gives the same bytes."
+import html
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmbook.core import UserError, write_json, write_jsonl
+from llmbook.evaluation.report import Part, as_html, as_markdown, fenced, log_rows, plain_markdown, report, thinned
+
+HOSTILE = 'Long ago <script>alert(1)</script> | "a" \'b\' <img src=x onerror=alert(1)>\n```\n# heading\n````\n&lt; $x_1$ \u202e é'
+
+
+class Page(HTMLParser):
+    "Fails where a tag does not close; remembers tags, attributes and text."
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], set(), [], []
+        self.feed(page)
+        self.close()
+        assert not self.open, self.open
+    def handle_starttag(self, tag, attributes):
+        self.handle_startendtag(tag, attributes)
+        if tag != 'meta': self.open.append(tag)
+    def handle_startendtag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes += attributes
+    def handle_endtag(self, tag): assert self.open and self.open.pop() == tag, tag
+    def handle_data(self, data): self.text.append(data)
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path/'run'
+    write_json(folder/'config.json', dict(command='pretrain', args={'steps': 40, 'lr': 0.003, 'out': HOSTILE, 'model': None},
+                                          device='a <laptop>', commit='0123abcd', versions={'torch': '2.13'}))
+    log = [dict(step=s, loss=1 + 5/s, tokens=100*s, tokens_per_s=1000 + s, mfu=0.5) for s in range(1, 41)]
+    write_jsonl(folder/'log.jsonl', [*log, dict(step=40, held_loss=1.2, rung='uniform, unigram')])
+    costs = (('uniform', 6.931, 0), ('blind bound', 1.259, 0.004), ('model', 0.912, 0.007), ('exact floor', 0.579, 0.003),
+             ('$odd | <b>', 3.217, 0.001))
+    world = dict(ladder=[dict(name=n, nats=v, error=e) for n, v, e in costs], documents=500, tokens=58328, closed=0.512,
+                 above_floor=0.333, above_floor_error=0.009, under_floor=False)
+    real = dict(bits_per_byte=2.345, bits_per_byte_error=0.043, nats_per_byte=1.625, nats_per_token=4.321, bytes=98389)
+    write_json(folder/'results.json', {'tasks': {'world': world, 'py | doc': real}})
+    write_json(folder/'samples.json', [{'prompt': HOSTILE, 'text': HOSTILE, 'truth': HOSTILE}])
+    return folder
+
+
+def pages(run, name='report.html'):
+    page = report([str(run)], str(run.parent/name))
+    return page.read_text(), page.with_suffix('.md').read_text()
+
+
+def test_the_page_is_balanced_and_fetches_nothing(run):
+    text, _ = pages(run)
+    page = Page(text)
+    assert not {'script', 'img', 'link', 'iframe', 'object'} & page.tags and {'svg', 'table', 'figure'} <= page.tags
+    assert not [k for k, _ in page.attributes if k.startswith('on')]
+    assert all(v.startswith('#') for k, v in page.attributes if k in ('src', 'href', 'xlink:href', 'srcset', 'data'))
+    assert not re.search(r'(?:src|href)\s*=\s*["\']?\s*(?:https?:|//)|url\((?!#)|@import', text)
+    ids = [v for k, v in page.attributes if k == 'id']
+    assert len(ids) == len(set(ids)) and 'prefers-color-scheme:dark' in text
+    assert text.count('<svg ') == text.count('<svg role="img" aria-label="') == 2
+
+
+def test_hostile_text_is_shown_as_text(run):
+    text, md = pages(run)
+    assert html.escape(HOSTILE) in text and HOSTILE in ''.join(Page(text).text)
+    assert '`'*5 + '\n' + HOSTILE + '\n' + '`'*5 in md
+    outside = re.sub(r'(?s)(`{3,})\n.*?\n\1', '', md)
+    assert not re.search(r'(?<!\\)<', outside) and 'py \\| doc' in outside
+    for line in outside.splitlines():
+        if line.startswith('| '): assert len(re.findall(r'(?<!\\)\|', line)) in (3, 4, 5, 6)
+
+
+def test_figures_are_those_of_the_results(run):
+    text, md = pages(run)
+    md = md.replace('\\', '')
+    tasks = json.loads((run/'results.json').read_text())['tasks']
+    digits = [f"{r[k]:.3f}" for r in tasks['world']['ladder'] for k in ('nats', 'error')]
+    digits += ['58,328', '0.333 ± 0.009', '51%', '2.345 ± 0.043', '1.625', '4.321', '98,389', '4,000', '1,021', '0123abcd']
+    assert all(d in text and d in md for d in digits), [d for d in digits if d not in text or d not in md]
+    assert all(s in md for s in ('uniform, unigram', 'lr = 0.003', 'a <laptop>'))
+
+
+def test_same_folder_same_bytes(run):
+    first = pages(run)
+    pictures = [p.read_bytes() for p in sorted(run.parent.glob('report-*.svg'))]
+    assert first == pages(run) and len(pictures) == 2
+    assert pictures == [p.read_bytes() for p in sorted(run.parent.glob('report-*.svg'))]
+
+
+def test_words_for_what_is_odd(run):
+    results = json.loads((run/'results.json').read_text())
+    for change, words in (({'closed': -1.3}, 'has not reached the blind bound'), ({'under_floor': True}, 'no honest model is')):
+        write_json(run/'results.json', {'tasks': {'world': results['tasks']['world'] | change}})
+        text, _ = pages(run)
+        assert words in text and '-130%' not in text
+
+
+def test_a_run_that_was_killed_or_diverged(run):
+    bad = '{"step": 41, "loss": NaN, "skipped": [1], "tokens": 4100, "tokens_per_s": 900, "mfu": 0.1}'
+    with open(run/'log.jsonl', 'a') as f: f.write(bad + '\n{"step": 4')
+    rows = log_rows(run/'log.jsonl')
+    assert rows[-1]['step'] == 41 and [r['tokens'] for r in rows if 'held_loss' in r] == [4000]
+    text, _ = pages(run)
+    assert 'steps skipped' in text
+    (run/'log.jsonl').write_text('')
+    with pytest.raises(UserError, match='its log is empty'): pages(run)
+    shutil.rmtree(run)
+    with pytest.raises(UserError, match='no such folder'): pages(run)
+    run.mkdir()
+    with pytest.raises(UserError, match='neither a run'): pages(run)
+
+
+def test_half_a_character(run):
+    (run/'samples.json').write_text('[{"prompt": "", "text": "a \\ud800 b"}]')
+    assert all('a ? b' in text for text in pages(run))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=('Cs', 'Cc')), max_size=60))
+def test_any_text_survives(text):
+    page = Page(as_html([Part('title', text), Part('text', text), Part('code', text), Part('table', [(text,), (text,)]),
+                         Part('figures', [(text, text)])]))
+    assert page.tags == set('html head meta title style body h1 p pre table tr th td ul li b'.split())
+    assert re.sub(r'\\([\\`*_\[\]<>|#&~$])', r'\1', plain_markdown(text)) == ' '.join(text.split())
+    fence, *body, last = fenced(text).split('\n')
+    assert last == fence and '\n'.join(body) == text and not any(line.strip().startswith(fence) for line in text.splitlines())
+
+
+def test_markdown_pictures_bring_a_ground(tmp_path):
+    parts = [Part('title', 't'), Part('picture', '<svg x="1"></svg>', 'a | b')]
+    assert '![a \\| b](report-1.svg)' in as_markdown(parts, tmp_path)
+    assert (tmp_path/'report-1.svg').read_text() == '<svg style="background:#fff" x="1"></svg>'
+
+
+def test_thinned():
+    points = [(float(x), math.sin(x)) for x in range(1234)]
+    few = thinned(points, 100)
+    assert len(few) <= 100 and thinned(points[:50], 100) == points[:50] and thinned([]) == []
+    assert math.isclose(few[0][0], sum(range(13))/13)
