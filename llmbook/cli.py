@@ -1,0 +1,89 @@
+"The command line: finds the stage of a verb, reads its flags, and says what went wrong in one line."
+
+import sys
+from pathlib import Path
+
+if __name__ == '__main__' and not __package__: sys.path[0] = str(Path(__file__).resolve().parent.parent) # a launcher runs this file as a script
+
+import importlib
+import os
+from functools import partial
+
+VERBS = { # verb -> module, function, does it train?
+    'run': ('llmbook.book', 'run', True),
+    'corpus': ('llmbook.text.corpus', 'corpus', False),
+    'tokenizer': ('llmbook.text.bpe', 'tokenizer', False),
+    'tokens': ('llmbook.text.batches', 'tokens', False),
+    'pretrain': ('llmbook.train.clm', 'pretrain', True),
+    'generate': ('llmbook.model.checkpoints', 'complete', False),
+    'evaluate': ('llmbook.evaluation.perplexity', 'evaluate', False),
+    'report': ('llmbook.evaluation.report', 'report', False),
+    'env': ('llmbook.core', 'environment', False),
+}
+
+
+def main(
+    argv:list[str]|None=None, # without the program's name; None takes the process's own
+):
+    "Run one verb. Exit codes: 0 done, 2 something to mend, 130 interrupted, 143 ended by SIGTERM after saving."
+    from llmbook.core import UserError
+    argv = [a for a in (sys.argv[1:] if argv is None else argv) if not a.startswith('--local_rank=')]
+    try: sys.exit(act(argv))
+    except UserError as e:
+        if '--debug' in argv: raise
+        print(f'llmbook: {e}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if '--debug' in argv: raise
+        print('llmbook: interrupted; the same command goes on from the newest checkpoint', file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def usage()->str: # the verbs, a line each
+    "What `llmbook` alone prints: read from the stages themselves."
+    from llmbook import __version__
+    lines = [f'llmbook {__version__}: train language models, and measure them', '', 'usage: llmbook VERB [--help] [flags]', '']
+    for verb, (module, name, _) in VERBS.items():
+        doc = getattr(importlib.import_module(module), name).__doc__.split('\n')[0]
+        lines.append(f'  {verb:10} {doc}')
+    return '\n'.join(lines)
+
+
+def act(
+    argv:list[str], # verb and flags
+):
+    "Find the stage, read the flags, call it."
+    from llmbook.core import UserError, flags_of, nearest, read_args
+    if not argv or argv[0] in ('-h', '--help', 'help'): return print(usage())
+    if argv[0] in ('--version', '-V'):
+        from llmbook import __version__
+        return print(__version__)
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS: raise UserError(f"no such verb: {verb}{nearest(verb, VERBS)}; `llmbook --help` lists them")
+    module, name, trains = VERBS[verb]
+    stage, prog = getattr(importlib.import_module(module), name), f'llmbook {verb}'
+    if not trains:
+        [args] = read_args(rest, stage, prog=prog)
+        result = stage(**args)
+        if verb == 'env':
+            import json
+            print(json.dumps(result, indent=1))
+        return
+    from llmbook.train.loop import LocalEngine, engine_flags
+    args, flags = read_args(rest, stage, engine_flags, prog=prog)
+    print_effective(verb, {n: f[1] for fn in (stage, engine_flags) for n, f in flags_of(fn).items()} | args | flags)
+    stage(**args, engine=partial(LocalEngine, **engine_flags(**flags)))
+
+
+def print_effective(
+    verb:str, # of the command
+    args:dict, # every flag with its value
+):
+    "Say what is about to run."
+    print(f"llmbook {verb}: " + ', '.join(f'{k} {v}' for k, v in args.items() if v is not None), flush=True)
+
+
+if __name__ == '__main__': main()

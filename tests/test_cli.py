@@ -1,0 +1,163 @@
+"The command line as a user meets it: forms, help, and one line for every mistake."
+import importlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from llmbook.cli import VERBS, main
+from llmbook.core import UserError, flags_of
+
+ROOT = Path(__file__).resolve().parent.parent
+ENV = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+
+
+def process(*args, form=('-m', 'llmbook'), cwd=None):
+    "Run a command line as a user does; its output and errors as text."
+    return subprocess.run([sys.executable, *form, *map(str, args)], capture_output=True, text=True, env=ENV,
+                          cwd=cwd or ROOT, timeout=300)
+
+
+def llmbook(*args):
+    "The same in this process, which spares importing torch each time."
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended: main(list(map(str, args)))
+    return subprocess.CompletedProcess(args, ended.value.code or 0, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    "A corpus, a tokenizer, tokens and a model, made by the verbs themselves."
+    d = tmp_path_factory.mktemp('small')
+    for args in (['corpus', '--source', 'world', '--docs', 300, '--out', d/'corpus'],
+                 ['tokenizer', '--text', d/'corpus', '--vocab-size', 400, '--out', d/'tokenizer'],
+                 ['tokens', '--text', d/'corpus', '--tokenizer', d/'tokenizer', '--out', d/'tokens', '--held', '0.1'],
+                 ['pretrain', '--tokens', d/'tokens', '--steps', 4, '--rows', 4, '--block-size', 64, '--out', d/'run', '--watch-every', 2]):
+        done = llmbook(*args)
+        assert done.returncode == 0, done.stderr
+    return d
+
+
+def test_the_verbs_make_what_they_say(small):
+    rows = [json.loads(line) for line in (small/'corpus/documents.jsonl').read_text().splitlines()]
+    assert len(rows) == 300 and all(r['meta']['logp'] < 0 and r['meta']['blind'] < r['meta']['logp'] for r in rows)
+    log = [json.loads(line) for line in (small/'run/log.jsonl').read_text().splitlines()]
+    train = [r for r in log if 'loss' in r]
+    assert [r['step'] for r in train] == [1, 2, 3, 4] and {'tokens', 'loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu'} <= set(train[0])
+    assert [r['step'] for r in log if 'held_loss' in r] == [2, 4] and (small/'run/loss.png').stat().st_size > 1000
+    config = json.loads((small/'run/config.json').read_text())
+    assert config['command'] == 'pretrain' and config['args']['steps'] == 4 and config['versions']['torch']
+
+
+def test_generate_evaluate_report(small):
+    wrote = llmbook('generate', '--model', small/'run', '--prompt', 'Long ago', '--temperature', 0, '--n', 8)
+    assert wrote.returncode == 0 and wrote.stdout.startswith('Long ago'), wrote.stderr
+    done = llmbook('evaluate', '--model', small/'run', '--tasks', 'text', '--text', small/'corpus', '--out', small/'eval')
+    assert done.returncode == 0, done.stderr
+    assert 2 < json.loads((small/'eval/results.json').read_text())['tasks']['text']['bits_per_byte'] < 8
+    done = llmbook('report', '--runs', small/'run', '--out', small/'page.html')
+    assert done.returncode == 0 and '<svg' in (small/'page.html').read_text() and (small/'page.md').exists(), done.stderr
+
+
+@pytest.mark.parametrize('form', [('-m', 'llmbook'), (str(ROOT/'llmbook/cli.py'),)], ids=['module', 'script'])
+def test_forms(form, tmp_path):
+    done = process('--help', form=form, cwd=tmp_path)
+    assert done.returncode == 0 and all(f'  {v} ' in done.stdout for v in VERBS)
+    done = process('corpus', '--local_rank=0', '--docs', 3, '--out', tmp_path/'c', form=form, cwd=tmp_path)
+    assert done.returncode == 0 and len((tmp_path/'c/documents.jsonl').read_text().splitlines()) == 3, done.stderr
+
+
+def test_help_is_complete():
+    for verb, (module, name, _) in VERBS.items():
+        for flag, (_, _, text, _, _) in flags_of(getattr(importlib.import_module(module), name)).items():
+            assert len(text) > 3, f'--{flag} of {verb} says nothing'
+
+
+def test_config_file_and_spellings(tmp_path):
+    (tmp_path/'run.toml').write_text('docs = 5\n[corpus]\nseed = 3\n')
+    done = llmbook('corpus', '--config', tmp_path/'run.toml', '--out', tmp_path/'a')
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path/'a/corpus.json').read_text()) | {'bytes': 0} == {'source': 'world', 'seed': 3, 'documents': 5, 'bytes': 0}
+    done = llmbook('tokens', '--text', 'x', '--token_izer', 'y')
+    assert done.returncode == 2 and "did you mean '--tokenizer'" in done.stderr
+
+
+MISTAKES = { # name -> (arguments, words that the line must have)
+    'verb': (['pretrian'], ['pretrian', "did you mean 'pretrain'?"]),
+    'flag': (['pretrain', '--step', '5'], ['--step', "did you mean '--steps'?"]),
+    'key': (['pretrain', '--config', '{d}/bad.toml'], ['stpes', "did you mean 'steps'?"]),
+    'not toml': (['pretrain', '--config', '{d}/not.toml'], ['not.toml', 'not TOML']),
+    'type': (['pretrain', '--steps', 'many'], ['--steps many', 'whole number']),
+    'choice': (['pretrain', '--shape', 'lama'], ['lama', "did you mean 'llama'?"]),
+    'missing flag': (['generate'], ['--model', 'missing']),
+    'missing value': (['generate', '--model'], ['--model']),
+    'missing file': (['tokenizer', '--text', '{d}/nowhere.txt'], ['nowhere.txt', 'no such file']),
+    'missing model': (['generate', '--model', '{d}/nowhere'], ['nowhere', 'no such folder']),
+    'empty corpus': (['tokenizer', '--text', '{d}/empty.txt'], ['empty.txt', 'empty']),
+    'no text in a row': (['tokenizer', '--text', '{d}/rows.jsonl'], ['row 1', "'text'"]),
+    'broken row': (['tokenizer', '--text', '{d}/broken.jsonl'], ['line 2', 'JSON']),
+    'unknown kind of file': (['corpus', '--source', '{d}/picture.png'], ['.png']),
+    'not UTF-8': (['corpus', '--source', '{d}/latin.txt'], ['latin.txt', 'UTF-8']),
+    'shorter than a block': (['pretrain', '--tokens', '{d}/short', '--out', '{d}/short-run'], ['shorter than one block']),
+    'small vocabulary': (['tokenizer', '--text', '{s}/corpus', '--vocab-size', '100'], ['100', '264']),
+    'another vocabulary': (['pretrain', '--tokens', '{d}/short', '--model', '{s}/run', '--out', '{d}/r1'], ['another shape']),
+    'another shape': (['generate', '--model', '{d}/wrong'], ['another shape']),
+    'another run': (['pretrain', '--tokens', '{s}/tokens', '--steps', '9', '--out', '{s}/run'], ['another run', '--fresh']),
+    'a folder of something else': (['pretrain', '--tokens', '{s}/tokens', '--out', '{s}/corpus'], ['not a run', '--out']),
+    'size': (['pretrain', '--size', 'huge', '--out', '{d}/r2'], ['huge', 'nano', '124m']),
+    'steps': (['pretrain', '--steps', '0', '--out', '{d}/r3'], ['--steps 0']),
+    'micro': (['pretrain', '--micro', '0', '--out', '{d}/r4'], ['--micro 0']),
+    'task': (['evaluate', '--model', '{s}/run', '--tasks', 'wrold'], ['wrold', "did you mean 'world'?"]),
+    'nothing to report': (['report', '--runs', '{d}/nowhere'], ['nowhere', 'no such folder']),
+    'long prompt': (['generate', '--model', '{s}/run', '--prompt', 'lamp ' * 400], ['--prompt', 'shorten']),
+}
+
+
+@pytest.fixture(scope='module')
+def faulty(small, tmp_path_factory):
+    "Files that are wrong in one way each."
+    d = tmp_path_factory.mktemp('faulty')
+    for name, text in {'bad.toml': 'stpes = 5\n', 'not.toml': 'steps = = 5\n', 'empty.txt': ' \n', 'rows.jsonl': '{"id": "a"}\n', 'broken.jsonl': '{"text": "a"}\n{"text"\n',
+                       'picture.png': 'x', 'short.txt': 'A few words are all there is.'}.items(): (d/name).write_text(text)
+    (d/'latin.txt').write_bytes('café'.encode('latin-1'))
+    assert llmbook('tokenizer', '--text', d/'short.txt', '--vocab-size', 270, '--out', d/'tok').returncode == 0
+    assert llmbook('tokens', '--text', d/'short.txt', '--tokenizer', d/'tok', '--out', d/'short').returncode == 0
+    newest = sorted((small/'run/checkpoints').glob('step-*'))[-1]
+    shutil.copytree(newest, d/'wrong')
+    config = json.loads((d/'wrong/config.json').read_text())
+    (d/'wrong/config.json').write_text(json.dumps(config | {'intermediate_size': 99}))
+    (d/'wrong/manifest.json').unlink()
+    return d
+
+
+@pytest.mark.parametrize('name', MISTAKES)
+def test_one_line_for_a_mistake(name, small, faulty):
+    args, words = MISTAKES[name]
+    done = llmbook(*[str(a).format(d=faulty, s=small) for a in args])
+    assert done.returncode == 2, f'{done.returncode}: {done.stdout}{done.stderr}'
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and 'Traceback' not in done.stderr, done.stderr
+    assert all(w in lines[0] for w in words), lines[0]
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path):
+    done = process('pretrain', '--stpes', 5, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count('\n')) == (2, '', 1) and '--steps' in done.stderr
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(UserError): main(['generate', '--model', 'nowhere', '--debug'])
+
+
+def test_import_is_light():
+    heavy = ['deepspeed', 'bitsandbytes', 'flash_attn', 'datasets', 'transformers']
+    code = f"import sys, llmbook; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV).stdout.strip() == '[]'
+    code = f"import sys, llmbook.book, llmbook.cli; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV).stdout.strip() == '[]'
