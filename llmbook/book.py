@@ -29,7 +29,7 @@ from .text.batches import PackedRows, Stream, TokenStore, split_batch, write_sto
 from .text.bpe import BEGIN, END, PAD, SPECIALS, load_tokenizer, save_tokenizer, train_tokenizer
 from .text.corpus import (HELD_START, hold_out, local_documents, pydoc_documents, world_documents,
                                  write_documents)
-from .train.clm import CLM, PRESETS, pretrain
+from .train.clm import CLM, PRESETS, pretrain, watched
 from .train.loop import LocalEngine, Run, Speed, measure_speed, rows_per_second
 
 # %% ../nbs/80_book.ipynb #b3267d23
@@ -163,9 +163,10 @@ def count(
     tokenizer, # of the run
     main:str, # the source that training watches: world or text
 ):
-    "Write what the held-out documents cost for who only counts."
-    held, train = documents_of(out/'text', held=True)[main], documents_of(out/'text')[main]
-    costs = counted_nats(as_ids(tokenizer, held), as_ids(tokenizer, train), tokenizer.get_vocab_size())
+    "Write what the held-out documents cost for who only counts: all of them, then those that training watches."
+    held = as_ids(tokenizer, documents_of(out/'text', held=True)[main])
+    train = as_ids(tokenizer, documents_of(out/'text')[main])
+    costs = counted_nats(held + watched(held), train, tokenizer.get_vocab_size())
     write_json(out/'counted.json', {name: nats.tolist() for name, nats in costs.items()})
 
 
@@ -173,12 +174,13 @@ def start_rungs(
     out:Path, # of the run
     tokenizer, # of the run
     main:str, # the source that training watches: world or text
-    most:int=64, # documents
 )->list[Rung]: # what there is to pass
     "The rungs that need no training, on the held-out documents that training watches."
-    held = documents_of(out/'text', held=True)[main][:most]
-    costs = read_json(out/'counted.json') | (known_nats(held) if main == 'world' else {})
-    return ladder({name: nats[:most] for name, nats in costs.items() if name != 'exact floor'}, as_ids(tokenizer, held))
+    held = documents_of(out/'text', held=True)[main]
+    seen = watched(as_ids(tokenizer, held))
+    costs = {name: nats[len(held):] for name, nats in read_json(out/'counted.json').items()}
+    if main == 'world': costs['blind bound'] = known_nats(held[:len(seen)])['blind bound']
+    return ladder(costs, seen)
 
 # %% ../nbs/80_book.ipynb #69c8ae95
 def prepare(
@@ -243,7 +245,7 @@ def train_model(
     tokenizer = load_tokenizer(out/'tokenizer')
     rungs = start_rungs(out, tokenizer, main)
     print('Training; to be passed, in nats a token:', ', '.join(f'{r.name} {r.nats:.2f}' for r in rungs), flush=True)
-    pretrain(tokens=str(out/'tokens'), size=size, steps=steps, save_every=max(50, steps//10), watch_every=max(10, steps//40),
+    pretrain(tokens=str(out/'tokens'), size=size, steps=steps, save_every=max(50, steps//10), watch_every=max(10, steps//40), optimizer='muon',
              out=str(run), seed=seed, engine=partial(engine, speed=Speed(**plan['chosen'])),
              watch=watcher(run, rungs, tokenizer, seed))
 
@@ -255,7 +257,7 @@ def measure(
     "Evaluate the newest checkpoint on everything that was held out."
     model, tokenizer = load_model(out/'pretrain')
     held = documents_of(out/'text', held=True)
-    counted = {name: np.array(nats) for name, nats in read_json(out/'counted.json').items()}
+    counted = {name: np.array(nats[:len(held[main])]) for name, nats in read_json(out/'counted.json').items()}
     tasks = {main: (world_task if main == 'world' else text_task)(model, tokenizer, held[main], counted)}
     for name in set(held) - {main}: tasks[name] = text_task(model, tokenizer, held[name])
     write_json(out/'results.json', {'model': str(out/'pretrain'), 'tasks': tasks})

@@ -183,8 +183,9 @@ def print_task(
     f = figures
     print(f"{name}: {f['tokens']:,} tokens of {f['documents']:,} held-out documents")
     for r in f.get('ladder', ()): print(f"  {r['name']:12} {r['nats']:6.3f} nats a token ± {r['error']:.3f}")
-    if 'closed' in f: print(f"  {f['closed']:.0%} of the way from the blind bound to the floor; "
-                            f"{f['above_floor']:.3f} ± {f['above_floor_error']:.3f} above the floor")
+    if 'closed' in f:
+        way = f"{f['closed']:.0%} of the way from the blind bound to the floor" if f['closed'] > 0 else 'not past the blind bound'
+        print(f"  {way}; {f['above_floor']:.3f} ± {f['above_floor_error']:.3f} above the floor")
     if f.get('under_floor'): print("  warning: under the floor; these stories, or parts of them, were in the training text")
     if 'bits_per_byte' in f: print(f"  {f['bits_per_byte']:.3f} bits ({f['nats_per_byte']:.3f} nats) a byte "
                                    f"± {f['bits_per_byte_error']:.3f}")
@@ -204,7 +205,7 @@ def check_tasks(
 # %% ../../nbs/60_perplexity.ipynb #9567ca39
 def evaluate(
     model:str, # run or model folder
-    tasks:list[str]=['world'], # of world (the ladder), pydoc (Python's documentation, its last tenth), text (the documents of --text)
+    tasks:list[str]=('world',), # of world (the ladder), pydoc (Python's documentation, its last tenth), text (of --text)
     text:str|None=None, # documents for the task text
     docs:int=500, # held-out stories for the task world
     seed:int=0, # of the world that the model was trained on

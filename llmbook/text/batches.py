@@ -302,10 +302,11 @@ def tokens(
     if not 0 <= held < 1: raise UserError(f"--held {held}: a share from 0 up to 1, without 1 itself")
     rust, documents = load_tokenizer(tokenizer), local_documents(text)
     splits = dict(zip(('train', 'held'), hold_out(documents, held))) if held else {'train': documents}
-    counts = write_store(out, splits, rust)
+    Path(out).mkdir(parents=True, exist_ok=True)
     for name in ('tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'):
         source, target = Path(tokenizer)/name, Path(out)/name
         if source.exists() and source.resolve() != target.resolve(): shutil.copyfile(source, target)
+    counts = write_store(out, splits, rust) # its tokens.json is the last file
     for split, c in counts.items():
         size = c['bytes'] / c['tokens']
         print(f"{split}: {c['documents']:,} documents, {c['tokens']:,} tokens, {size:.2f} bytes a token")

@@ -512,8 +512,6 @@ def _opening(source, s):
 STARTS = {'then': ' Then', 'soon': ' Soon', 'later': ' Later', 'moved': ' By now the',
           'unmoved': ' All this time the', 'end': ' In the end the'}
 LEAST, MOST, LONG = 6, 12, 520  # sentences after the opening; characters past which the story ends
-LEAST, MOST, LONG = 6, 12, 520  # sentences after the opening; characters past which the story ends
-LEAST, MOST, LONG = 6, 12, 520  # sentences after the opening; characters past which the story ends
 
 def _untold(s, moved):
     last = s.events[-1].thing

@@ -31,7 +31,7 @@ from ..core import (Progress, UserError, atomic_write, environment, exercise, fi
                           write_json, write_text)
 from ..model.checkpoints import committed_folder, newest_checkpoint, save_tensors, sweep
 from ..text.batches import Stream, split_batch
-from .optim import clip_grads, param_groups
+from .optim import Muon, clip_grads, param_groups
 
 # %% ../../nbs/21_loop.ipynb #859a0166
 def total(
@@ -113,7 +113,7 @@ def load_state(
     for p, n in engine.names.items():
         p.copy_(state[f'weight.{n}'])
         engine.optimizer.state.pop(p, None) # none in the file where no step was taken
-        moments = {k: state[f'{k}.{n}'] for k in ('step', 'exp_avg', 'exp_avg_sq') if f'{k}.{n}' in state}
+        moments = {k: state[f'{k}.{n}'] for k in ('step', 'exp_avg', 'exp_avg_sq', 'momentum') if f'{k}.{n}' in state}
         if moments: engine.optimizer.state[p] = {k: v.to(p.device, copy=True) for k, v in moments.items()}
     random = load_file(folder/f'rng-{engine.rank}.safetensors')
     torch.set_rng_state(random['torch'])
@@ -132,13 +132,14 @@ class LocalEngine:
         clip:float=1.0, # largest norm of the gradient
         micro:int|None=None, # sequences in a micro-batch; None takes the whole batch at once
         speed:str|Speed='exact', # or 'auto': measure once what pays on this machine; or a choice made before
+        optimizer:str='adamw', # or 'muon'
     ):
         self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         self.model = self.forward = model.to(self.device)
         self.schedule, self.clip, self.micro, self.speed, self.chosen = schedule, clip, micro, speed, Speed()
         self.names = {p: n for n, p in model.named_parameters()}
-        groups = param_groups(model, weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=schedule(0), betas=betas, eps=eps, fused=True)
+        groups, how = param_groups(model, weight_decay), dict(lr=schedule(0), betas=betas, eps=eps)
+        self.optimizer = Muon(groups, **how) if optimizer == 'muon' else torch.optim.AdamW(groups, fused=True, **how)
         self.rank, self.world, self.steps = 0, 1, 0
     def use(self, chosen:Speed): # what `measure_speed` found, or what the run's config.json says
         "Take over a choice of speed."
