@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-CASES = {'import llmbook': 'import llmbook', 'import llmbook.book': 'import llmbook.book', 'import torch': 'import torch', 'nothing': 'pass'}
+CASES = {name: name for name in ('import llmbook', 'import llmbook.book', 'import torch')} | {'nothing': 'pass'}
 
 
 def seconds(code):

@@ -245,8 +245,8 @@ def train_model(
     tokenizer = load_tokenizer(out/'tokenizer')
     rungs = start_rungs(out, tokenizer, main)
     print('Training; to be passed, in nats a token:', ', '.join(f'{r.name} {r.nats:.2f}' for r in rungs), flush=True)
-    pretrain(tokens=str(out/'tokens'), size=size, steps=steps, save_every=max(50, steps//10), watch_every=max(10, steps//40), optimizer='muon',
-             out=str(run), seed=seed, engine=partial(engine, speed=Speed(**plan['chosen'])),
+    pretrain(tokens=str(out/'tokens'), size=size, steps=steps, optimizer='muon', out=str(run), seed=seed,
+             save_every=max(50, steps//10), watch_every=max(10, steps//40), engine=partial(engine, speed=Speed(**plan['chosen'])),
              watch=watcher(run, rungs, tokenizer, seed))
 
 # %% ../nbs/80_book.ipynb #d0d25aa7
@@ -324,7 +324,7 @@ def run(
     text:str|None=None, # your own text (a file or a folder); without it, the story world and Python's documentation
     out:str='runs/book', # folder of the whole run
     full:bool=False, # the larger model and an hour of training
-    minutes:float|None=None, # of training; without it 5, or 60 with --full
+    minutes:float|None=None, # of training; without it 5, 3 on your own text, 60 with --full
     size:str|None=None, # nano, tiny, 124m ...; without it nano, or tiny with --full
     vocab_size:int|None=None, # tokens of the vocabulary; without it 1024, or 2048 with --full
     stories:int|None=None, # of the world; without it 20,000, or 120,000 with --full; Python's documentation in proportion
@@ -335,7 +335,9 @@ def run(
 )->Path: # the report
     "From raw text to a trained, measured model: write, tokenize, pretrain, evaluate, sample, report."
     args = {k: v for k, v in locals().items() if k != 'engine'}
-    scale = scale_of(full, **{k: args[k] for k in ('minutes', 'size', 'vocab_size', 'stories', 'steps')})
+    given = {k: args[k] for k in ('minutes', 'size', 'vocab_size', 'stories', 'steps')}
+    if text and not (full or minutes or steps): given['minutes'] = 3.0
+    scale = scale_of(full, **given)
     if text: next(local_documents(text)) # readable at all?
     Run(out, 'run', args, fresh=fresh)
     out, main, last = Path(out), *(('text', 'text') if text else ('world', 'pydoc'))

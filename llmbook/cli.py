@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-if __name__ == '__main__' and not __package__: sys.path[0] = str(Path(__file__).resolve().parent.parent) # a launcher runs this file as a script
+if __name__ == '__main__' and not __package__: # a launcher runs this file as a script
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import importlib
 import os

@@ -37,8 +37,9 @@ def small(tmp_path_factory):
     d = tmp_path_factory.mktemp('small')
     for args in (['corpus', '--source', 'world', '--docs', 300, '--out', d/'corpus'],
                  ['tokenizer', '--text', d/'corpus', '--vocab-size', 400, '--out', d/'tokenizer'],
-                 ['tokens', '--text', d/'corpus', '--tokenizer', d/'tokenizer', '--out', d/'tokens', '--held', '0.1'],
-                 ['pretrain', '--tokens', d/'tokens', '--steps', 4, '--rows', 4, '--block-size', 64, '--out', d/'run', '--watch-every', 2]):
+                 ['tokens', '--text', d/'corpus', '--tokenizer', d/'tokenizer', '--out', d/'tokens', '--held', 0.1],
+                 ['pretrain', '--tokens', d/'tokens', '--steps', 4, '--rows', 4, '--block-size', 64, '--out', d/'run',
+                  '--watch-every', 2]):
         done = llmbook(*args)
         assert done.returncode == 0, done.stderr
     return d
@@ -49,7 +50,8 @@ def test_the_verbs_make_what_they_say(small):
     assert len(rows) == 300 and all(r['meta']['logp'] < 0 and r['meta']['blind'] < r['meta']['logp'] for r in rows)
     log = [json.loads(line) for line in (small/'run/log.jsonl').read_text().splitlines()]
     train = [r for r in log if 'loss' in r]
-    assert [r['step'] for r in train] == [1, 2, 3, 4] and {'tokens', 'loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu'} <= set(train[0])
+    assert [r['step'] for r in train] == [1, 2, 3, 4]
+    assert {'tokens', 'loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu'} <= set(train[0])
     assert [r['step'] for r in log if 'held_loss' in r] == [2, 4] and (small/'run/loss.png').stat().st_size > 1000
     config = json.loads((small/'run/config.json').read_text())
     assert config['command'] == 'pretrain' and config['args']['steps'] == 4 and config['versions']['torch']
@@ -83,7 +85,8 @@ def test_config_file_and_spellings(tmp_path):
     (tmp_path/'run.toml').write_text('docs = 5\n[corpus]\nseed = 3\n')
     done = llmbook('corpus', '--config', tmp_path/'run.toml', '--out', tmp_path/'a')
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path/'a/corpus.json').read_text()) | {'bytes': 0} == {'source': 'world', 'seed': 3, 'documents': 5, 'bytes': 0}
+    made = json.loads((tmp_path/'a/corpus.json').read_text())
+    assert (made['source'], made['seed'], made['documents']) == ('world', 3, 5)
     done = llmbook('tokens', '--text', 'x', '--token_izer', 'y')
     assert done.returncode == 2 and "did you mean '--tokenizer'" in done.stderr
 
@@ -123,8 +126,9 @@ MISTAKES = { # name -> (arguments, words that the line must have)
 def faulty(small, tmp_path_factory):
     "Files that are wrong in one way each."
     d = tmp_path_factory.mktemp('faulty')
-    for name, text in {'bad.toml': 'stpes = 5\n', 'not.toml': 'steps = = 5\n', 'empty.txt': ' \n', 'rows.jsonl': '{"id": "a"}\n', 'broken.jsonl': '{"text": "a"}\n{"text"\n',
-                       'picture.png': 'x', 'short.txt': 'A few words are all there is.'}.items(): (d/name).write_text(text)
+    files = {'bad.toml': 'stpes = 5\n', 'not.toml': 'steps = = 5\n', 'empty.txt': ' \n', 'rows.jsonl': '{"id": "a"}\n',
+             'broken.jsonl': '{"text": "a"}\n{"text"\n', 'picture.png': 'x', 'short.txt': 'A few words are all there is.'}
+    for name, text in files.items(): (d/name).write_text(text)
     (d/'latin.txt').write_bytes('café'.encode('latin-1'))
     assert llmbook('tokenizer', '--text', d/'short.txt', '--vocab-size', 270, '--out', d/'tok').returncode == 0
     assert llmbook('tokens', '--text', d/'short.txt', '--tokenizer', d/'tok', '--out', d/'short').returncode == 0
