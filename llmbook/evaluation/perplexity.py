@@ -71,7 +71,7 @@ def rate(
 )->Rate: # amount a unit of size
     "Sum over sum. Documents are drawn, not tokens, so the error comes from documents. Source: Cochran 1977, section 2.11."
     r, n = amounts.sum() / sizes.sum(), len(sizes)
-    spread = np.square(amounts - r*sizes).sum() * n / max(1, n - 1)
+    spread = np.square(amounts - r*sizes).sum() * n / (n - 1) if n > 1 else math.nan # one document shows no spread
     return Rate(float(r), float(math.sqrt(spread) / sizes.sum()))
 
 

@@ -201,7 +201,7 @@ def rows_per_second(
     speed:Speed, # to be tried
     objective, # what is learned
     micro:dict[str, Tensor], # a micro-batch
-    repeats:int=3, # the fastest counts, but for the first
+    repeats:int=6, # the fastest counts, but for the first
 )->float: # rows, forward and backward
     "How fast one choice is."
     trial, times = LocalEngine(deepcopy(engine.model), engine.schedule), []

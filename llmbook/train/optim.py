@@ -57,7 +57,7 @@ def param_groups(
               group(lambda n, p: p.ndim < 2, weight_decay=0.0, matrix=False)]
     return [g for g in groups if g['params']]
 
-# %% ../../nbs/20_optim.ipynb #d3e2da2d
+# %% ../../nbs/20_optim.ipynb #4a7291c8
 def orthogonalise(
     G:Tensor, # matrix (rows, columns)
     rounds:int=5, # of the polynomial
@@ -70,7 +70,7 @@ def orthogonalise(
         X = 3.4445*X + (-4.7750*A + 2.0315*A@A) @ X
     return X.T if tall else X
 
-# %% ../../nbs/20_optim.ipynb #8ddcf43b
+# %% ../../nbs/20_optim.ipynb #8e9a39f2
 def muon_move(
     g:Tensor, # gradient of a matrix
     state:dict, # its memory
@@ -92,7 +92,7 @@ def adam_move(
     v = state.setdefault('exp_avg_sq', torch.zeros_like(g)).mul_(b2).addcmul_(g, g, value=1 - b2)
     return m / (1 - b1**t) / ((v / (1 - b2**t)).sqrt() + group['eps'])
 
-# %% ../../nbs/20_optim.ipynb #04477984
+# %% ../../nbs/20_optim.ipynb #66282b8c
 class Muon(torch.optim.Optimizer):
     "Orthogonal momentum for groups marked `matrix`, Adam for the rest, decoupled decay for both. Source: Jordan et al. 2024."
     def __init__(self,
