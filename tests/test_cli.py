@@ -118,7 +118,7 @@ MISTAKES = { # name -> (arguments, words that the line must have)
     'micro': (['pretrain', '--micro', '0', '--out', '{d}/r4'], ['--micro 0']),
     'task': (['evaluate', '--model', '{s}/run', '--tasks', 'wrold'], ['wrold', "did you mean 'world'?"]),
     'nothing to report': (['report', '--runs', '{d}/nowhere'], ['nowhere', 'no such folder']),
-    'long prompt': (['generate', '--model', '{s}/run', '--prompt', 'lamp ' * 400], ['--prompt', 'shorten']),
+    'long prompt': (['generate', '--model', '{s}/run', '--prompt', 'lamp ' * 400], ['prompt', 'shorten']),
 }
 
 

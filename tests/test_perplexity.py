@@ -87,7 +87,7 @@ def test_rate_equals_bootstrap():
     assert found.mean == pytest.approx(amounts.sum() / sizes.sum())
     assert found.error == pytest.approx(again.std(), rel=0.1)
     assert rate(3 * sizes, sizes) == (3, pytest.approx(0, abs=1e-12))
-    assert rate(amounts[:1], sizes[:1]).error == pytest.approx(0, abs=1e-12)
+    assert math.isnan(rate(amounts[:1], sizes[:1]).error) # one document shows no spread
 
 
 def test_bits_do_not_depend_on_the_tokenizer():
@@ -137,9 +137,10 @@ def test_evaluate(world, tmp_path, capsys):
     save_model(decoder(500), tokenizer, tmp_path/'model')
     (tmp_path/'a.txt').write_text(held[0]['text'])
     found = evaluate(str(tmp_path/'model'), ['text'], text=str(tmp_path/'a.txt'), out=str(tmp_path/'out'))
-    assert json.loads((tmp_path/'out/results.json').read_text())['tasks'] == found
+    assert json.dumps(json.loads((tmp_path/'out/results.json').read_text())['tasks']) == json.dumps(found)
     assert found['text']['tokens'] == len(ids[0]) - 1 and 'bits' in capsys.readouterr().out
-    assert found['text'] == text_task(decoder(500), tokenizer, [{'text': held[0]['text']}])
+    alone = text_task(decoder(500), tokenizer, [{'text': held[0]['text']}])
+    assert json.dumps(found['text']) == json.dumps(alone)
 
 
 @pytest.mark.parametrize('flags, words', [

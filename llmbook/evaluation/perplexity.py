@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNGS', 'TASKS', 'document_nats', 'questions', 'as_ids', 'Rate', 'rate', 'bits_per_byte', 'Rung', 'counted_nats',
-           'known_nats', 'ladder', 'closed', 'world_task', 'text_task', 'fresh_world', 'print_task', 'check_tasks',
-           'evaluate']
+           'known_nats', 'ladder', 'closed', 'world_task', 'text_task', 'fresh_world', 'plus_minus', 'print_task',
+           'check_tasks', 'evaluate']
 
 # %% ../../nbs/60_perplexity.ipynb #1e4be144
 import math
@@ -175,6 +175,13 @@ def fresh_world(
     return world_task(model, tokenizer, stories, counted_nats(as_ids(tokenizer, stories), seen, tokenizer.get_vocab_size()))
 
 # %% ../../nbs/60_perplexity.ipynb #e2609f19
+def plus_minus(
+    error:float, # standard error; not a number where a single document shows no spread
+)->str: # ' ± 0.004', or nothing
+    "An error as text, where it is known."
+    return f' ± {error:.3f}' if math.isfinite(error) else ''
+
+
 def print_task(
     name:str, # of the task
     figures:dict, # what was measured
@@ -182,13 +189,13 @@ def print_task(
     "A few lines for a terminal."
     f = figures
     print(f"{name}: {f['tokens']:,} tokens of {f['documents']:,} held-out documents")
-    for r in f.get('ladder', ()): print(f"  {r['name']:12} {r['nats']:6.3f} nats a token ± {r['error']:.3f}")
+    for r in f.get('ladder', ()): print(f"  {r['name']:12} {r['nats']:6.3f} nats a token{plus_minus(r['error'])}")
     if 'closed' in f:
         way = f"{f['closed']:.0%} of the way from the blind bound to the floor" if f['closed'] > 0 else 'not past the blind bound'
         print(f"  {way}; {f['above_floor']:.3f} ± {f['above_floor_error']:.3f} above the floor")
     if f.get('under_floor'): print("  warning: under the floor; these stories, or parts of them, were in the training text")
-    if 'bits_per_byte' in f: print(f"  {f['bits_per_byte']:.3f} bits ({f['nats_per_byte']:.3f} nats) a byte "
-                                   f"± {f['bits_per_byte_error']:.3f}")
+    if 'bits_per_byte' in f: print(f"  {f['bits_per_byte']:.3f} bits ({f['nats_per_byte']:.3f} nats) a byte"
+                                   f"{plus_minus(f['bits_per_byte_error'])}")
 
 # %% ../../nbs/60_perplexity.ipynb #b874033e
 def check_tasks(

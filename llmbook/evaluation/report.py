@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from safetensors import safe_open
 
 from ..core import COLOURS, UserError, exercise, figure, read_json, write_text
+from .perplexity import plus_minus
 
 # %% ../../nbs/65_report.ipynb #ade79c87
 class Part(NamedTuple):
@@ -200,7 +201,8 @@ def ladder_parts(
     for i, n in enumerate(nats):
         ax.annotate(f'{n:.2f}', (n, i), (4, 0), textcoords='offset points', va='center', fontsize=9)
     ax.set(xlabel='nats a token, held out')
-    rows = [('rung', 'nats a token', 'standard error')] + [(r['name'], f"{r['nats']:.3f}", f"{r['error']:.3f}") for r in rungs]
+    rows = [('rung', 'nats a token', 'standard error')]
+    rows += [(r['name'], f"{r['nats']:.3f}", plus_minus(r['error'])[3:] or 'not known') for r in rungs]
     note = 'The ladder, nats a token: ' + ', '.join(f"{r['name']} {r['nats']:.2f}" for r in rungs) + '.'
     return [Part('text', ladder_words(task)), Part('table', rows), Part('picture', svg_of(fig), note)]
 
@@ -275,7 +277,7 @@ def task_parts(
         if 'ladder' in v: parts += [Part('heading', f'The ladder: {k}'), *ladder_parts(v)]
     if not real: return parts
     head = ('text', 'bits a byte', 'nats a byte', 'nats a token', 'bytes')
-    rows = [(k, f"{v['bits_per_byte']:.3f} ± {v['bits_per_byte_error']:.3f}", f"{v['nats_per_byte']:.3f}",
+    rows = [(k, f"{v['bits_per_byte']:.3f}{plus_minus(v['bits_per_byte_error'])}", f"{v['nats_per_byte']:.3f}",
              f"{v['nats_per_token']:.3f}", f"{v['bytes']:,}") for k, v in real]
     return parts + [Part('heading', 'Held-out real text'), Part('table', [head, *rows])]
 
