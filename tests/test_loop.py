@@ -358,3 +358,15 @@ def test_flops_are_counted():
 def test_engine_flags():
     assert engine_flags(micro=2) == {'micro': 2, 'speed': 'exact'}
     with pytest.raises(UserError, match='--micro 0: at least 1'): engine_flags(micro=0)
+
+
+@pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
+def test_either_optimizer_goes_on_in_the_same_bits(tmp_path, optimizer):
+    def steps(engine, first, last): return [engine.step([Uneven()[t]], NextToken())['loss'] for t in range(first, last)]
+    whole, half, again = (make_engine(optimizer=optimizer, clip=0.2) for _ in range(3))
+    losses = steps(whole, 0, 12)
+    steps(half, 0, 5)
+    half.save(tmp_path/'trainer')
+    again.load(tmp_path/'trainer')
+    assert steps(again, 5, 12) == losses[5:] and losses[-1] < losses[0]
+    for p, q in zip(again.model.parameters(), whole.model.parameters()): assert torch.equal(p, q)

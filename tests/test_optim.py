@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from llmbook.core import generator
-from llmbook.train.optim import AdamW, clip_grads, param_groups, warmup_cosine, warmup_stable_decay
+from llmbook.train.optim import (AdamW, Muon, clip_grads, orthogonalise, param_groups, warmup_cosine,
+                                 warmup_stable_decay)
 
 
 def shapes(draw): return [[draw.randint(1, 7) for _ in range(draw.randint(0, 3))] for _ in range(draw.randint(1, 5))]
@@ -110,3 +111,25 @@ def test_stable_then_one_minus_the_root():
     at = warmup_stable_decay(2.0, 1000, 50, decay=0.1)
     assert {at(t) for t in range(49, 901)} == {2.0}
     assert math.isclose(at(925), 2 * (1 - 0.5)) and math.isclose(at(1000), 0, abs_tol=1e-12)
+
+
+def test_muon_walks_with_torchs_and_adam_beside_it():
+    g = torch.Generator().manual_seed(0)
+    for shape in ((24, 40), (40, 24), (16, 16)):
+        a, b = torch.randn(shape, generator=g), torch.randn(7, generator=g)
+        c, d, start = a.clone(), b.clone(), a.clone()
+        ours = Muon([dict(params=[a], matrix=True, weight_decay=0.1), dict(params=[b])], lr=0.01)
+        theirs = (torch.optim.Muon([c], lr=0.01, weight_decay=0.1, adjust_lr_fn='match_rms_adamw'),
+                  torch.optim.Adam([d], lr=0.01, betas=(0.9, 0.95)))
+        for _ in range(30):
+            for p, q in zip((a, b), (c, d)): p.grad = torch.randn(p.shape, generator=g); q.grad = p.grad.clone()
+            for o in (ours, *theirs): o.step()
+        torch.testing.assert_close(b, d, atol=1e-5, rtol=0)
+        assert (a - c).norm() < 0.02 * (a - start).norm()  # torch's iteration runs in 16 bits
+
+
+def test_orthogonalise_evens_the_singular_values():
+    g = torch.Generator().manual_seed(1)
+    for shape in ((64, 32), (32, 64), (8, 200)):
+        s = torch.linalg.svdvals(orthogonalise(torch.randn(shape, generator=g)))
+        assert 0.5 < s.min() and s.max() < 1.3
