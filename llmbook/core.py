@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['CHECKS', 'COLOURS', 'HIDDEN', 'seed_of', 'generator', 'UserError', 'nearest', 'atomic_write', 'write_text',
            'write_json', 'read_json', 'write_jsonl', 'read_jsonl', 'Grade', 'exercise', 'grade', 'results_path',
-           'save_results', 'load_results', 'figure', 'Progress', 'flags_of', 'dashed', 'cast', 'as_type', 'Parser',
-           'default_text', 'parser_of', 'read_config', 'typed_args', 'read_args', 'processor', 'commit', 'environment']
+           'save_results', 'load_results', 'figure', 'own_rank', 'rank_zero_first', 'Progress', 'flags_of', 'dashed',
+           'cast', 'as_type', 'Parser', 'default_text', 'parser_of', 'read_config', 'typed_args', 'read_args',
+           'processor', 'commit', 'environment']
 
 # %% ../nbs/00_core.ipynb #705d3342
 import argparse
@@ -15,6 +16,7 @@ import gzip
 import hashlib
 import inspect
 import json
+import math
 import os
 import sys
 import time
@@ -26,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from fastcore.docments import docments
 from fastcore.xtras import dict2obj
 from tqdm import tqdm
@@ -202,6 +205,19 @@ def figure(
         ax.grid(alpha=0.25)
     return fig, axes
 
+# %% ../nbs/00_core.ipynb #c0ffee02
+def own_rank()->int: # 0 where there is only one process
+    "Which of the processes that work together this one is."
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+@contextmanager
+def rank_zero_first()->typing.Iterator[None]:
+    "Rank 0 goes through while the others wait; they follow, and find done what needs to be done once."
+    many = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if many and own_rank() > 0: dist.barrier()
+    yield
+    if many and own_rank() == 0: dist.barrier()
+
 # %% ../nbs/00_core.ipynb #79e4be46
 class Progress:
     "A bar on a terminal; elsewhere a plain line now and then."
@@ -210,9 +226,11 @@ class Progress:
         desc:str='', # what is being done
         start:int=0, # steps already done
         every:float=15, # seconds between plain lines
+        hidden:bool=False, # say nothing: another process does
     ):
-        self.total, self.desc, self.n, self.every, self.start = total, desc, start, every, start
-        self.bar = tqdm(total=total, initial=start, desc=desc, leave=False, dynamic_ncols=True) if sys.stderr.isatty() else None
+        self.total, self.desc, self.n, self.every, self.start = total, desc, start, math.inf if hidden else every, start
+        self.bar = tqdm(total=total, initial=start, desc=desc, leave=False, dynamic_ncols=True,
+                        disable=hidden) if sys.stderr.isatty() else None
         self.began = self.said = time.monotonic()
     def update(self,
         n:int=1, # steps since the last call

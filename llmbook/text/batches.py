@@ -11,6 +11,7 @@ __all__ = ['IGNORE', 'encode_texts', 'encode_documents', 'write_ids', 'fingerpri
 # B rows in a batch, T places in a row
 import hashlib
 import shutil
+from copy import copy
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -227,8 +228,8 @@ class Stream(PackedRows):
         rank:int=0, # which slice of each global batch is ours
         world:int=1, # of how many
     ):
-        if rows < 1 or rows % world:
-            raise UserError(f"{rows} rows a batch do not divide among {world} ranks; choose a multiple")
+        if rows < 1: raise UserError(f"{rows} rows a batch: at least 1 is needed")
+        if rows % world: raise UserError(f"{rows} rows a batch do not divide among {world} ranks; choose a multiple")
         super().__init__(store, block_size)
         self.rows, self.seed, self.rank, self.world, self.orders = rows, seed, rank, world, {}
     def order(self,
@@ -247,6 +248,15 @@ class Stream(PackedRows):
         ours = range(step*self.rows + self.rank, (step + 1)*self.rows, self.world)
         return np.array([self.order(p // n)[p % n] for p in ours])
     def __getitem__(self, step): return self.fill(self.row_numbers(step))
+    def slice(self,
+        rank:int, # whose part of each global batch
+        world:int, # of how many
+    )->'Stream': # the same rows, packed once
+        "The same stream, seen by one rank of another world. Raises `UserError` where the rows do not divide."
+        if self.rows % world: raise UserError(f"{self.rows} rows a batch do not divide among {world} ranks; choose a multiple")
+        other = copy(self)
+        other.rank, other.world = rank, world
+        return other
 
 # %% ../../nbs/08_batches.ipynb #318f634d
 def split_batch(
