@@ -269,7 +269,8 @@ def flags_of(
     for name, p in inspect.signature(fn).parameters.items():
         if name in HIDDEN: continue
         kind, choices, many = hints.get(name, str), None, False
-        if isinstance(kind, types.UnionType): kind = next(t for t in typing.get_args(kind) if t is not type(None))
+        if typing.get_origin(kind) in (types.UnionType, typing.Union):
+            kind = next(t for t in typing.get_args(kind) if t is not type(None))
         if typing.get_origin(kind) is list: kind, many = typing.get_args(kind)[0], True
         if typing.get_origin(kind) is typing.Literal: choices, kind = typing.get_args(kind), str
         flags[name] = (kind, p.default, (docs[name].docment or '').replace('\n', ' '), choices, many)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from llmbook.core import UserError, generator
 from llmbook.model.transformer import Config, Transformer
 from llmbook.text.batches import IGNORE, split_batch
-from llmbook.train.loop import LocalEngine, Run, Speed, aside, engine_flags, fit, flops_per_token, measure_speed, total
+from llmbook.train.loop import LocalEngine, Run, Speed, aside, fit, flops_per_token, measure_speed, total
 
 CONFIG = Config(vocab_size=40, block_size=16, n_layer=2, n_head=2, n_kv_head=2, n_embd=32, n_hidden=64)
 TIMES = ('tokens_per_s', 'mfu')
@@ -311,7 +311,8 @@ def test_loading_brings_back_moments_and_forgets_others(tmp_path):
 
 def test_the_folder_of_another_run(tmp_path):
     folder = tmp_path/'run'
-    Run(folder, 'pretrain', {'lr': 1e-3, 'save_every': 5, 'lengths': (1, 2)})
+    Run(folder, 'sft', {'lr': 1}) # nothing happens in it
+    Run(folder, 'pretrain', {'lr': 1e-3, 'save_every': 5, 'lengths': (1, 2)}).log({'step': 1})
     Run(folder, 'pretrain', {'lr': 1e-3, 'save_every': 9, 'lengths': (1, 2)})
     for command, args, what in (('sft', {}, 'holds a run of `pretrain`, not of `sft`'),
                                 ('pretrain', {'lr': 2e-3}, r'--lr was 0.001, now 0.002'),
@@ -353,11 +354,6 @@ def test_flops_are_counted():
         model, ids = Transformer(Config(**{**vars(CONFIG), 'n_embd': 96, 'n_hidden': 256, **change}), 0), Uneven()[0]['ids']
         with FlopCounterMode(display=False) as counter: model(ids).sum().backward()
         assert math.isclose(counter.get_total_flops() / ids.numel(), flops_per_token(model, 16), rel_tol=0.12), change
-
-
-def test_engine_flags():
-    assert engine_flags(micro=2) == {'micro': 2, 'speed': 'exact'}
-    with pytest.raises(UserError, match='--micro 0: at least 1'): engine_flags(micro=0)
 
 
 @pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
