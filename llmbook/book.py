@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .core import UserError, exercise, read_json, read_jsonl, seed_of, write_json
+from .core import UserError, exercise, rank_zero_first, read_json, read_jsonl, seed_of, write_json
 from .evaluation.perplexity import (Rung, as_ids, counted_nats, known_nats, ladder, print_task, text_task,
                                            world_task)
 from .evaluation.report import report
@@ -59,12 +59,13 @@ def once(
     what:str, # in words
     work:Callable[[], None], # does it; writes `done` last, and whole
 ):
-    "Do a step of the run unless it is done, and say which, and how long it took."
-    if done.exists(): return print(f"{what}: done before")
-    print(f"{what} ...", flush=True)
-    began = time.monotonic()
-    work()
-    print(f"  in {time.monotonic() - began:.0f} s", flush=True)
+    "Do a step of the run unless it is done, and say which, and how long it took. Of many processes, rank 0 does it."
+    with rank_zero_first():
+        if done.exists(): return print(f"{what}: done before")
+        print(f"{what} ...", flush=True)
+        began = time.monotonic()
+        work()
+        print(f"  in {time.monotonic() - began:.0f} s", flush=True)
 
 # %% ../nbs/80_book.ipynb #05ebd1e9
 def up_to(
@@ -245,7 +246,8 @@ def train_model(
     tokenizer = load_tokenizer(out/'tokenizer')
     rungs = start_rungs(out, tokenizer, main)
     print('Training; to be passed, in nats a token:', ', '.join(f'{r.name} {r.nats:.2f}' for r in rungs), flush=True)
-    pretrain(tokens=str(out/'tokens'), size=size, steps=steps, optimizer='muon', out=str(run), seed=seed,
+    cut = getattr(engine, 'keywords', {}).get('zero') # Muon needs whole matrices
+    pretrain(tokens=str(out/'tokens'), size=size, steps=steps, optimizer='adamw' if cut else 'muon', out=str(run), seed=seed,
              save_every=max(50, steps//10), watch_every=max(10, steps//40), engine=partial(engine, speed=Speed(**plan['chosen'])),
              watch=watcher(run, rungs, tokenizer, seed))
 
@@ -349,7 +351,7 @@ def run(
     train_model(out, main, scale['size'], seed, engine)
     once(out/'results.json', 'Evaluation', lambda: measure(out, main))
     once(out/'samples.json', 'Samples', lambda: sample(out, text, seed))
-    return finish(out)
+    with rank_zero_first(): return finish(out)
 
 # %% ../nbs/80_book.ipynb #b8cac043
 @exercise('80.1')

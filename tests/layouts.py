@@ -1,0 +1,124 @@
+"""Same maths, any layout, same loss: the problem, the layouts, and what is held. A new layout is a row of `LAYOUTS`.
+
+`test_invariance.py` holds it, `benchmarks/invariance.py` writes the table. Functions that ranks run stand here, where a
+launched process finds them.
+"""
+import math
+
+import torch
+import torch.distributed as dist
+
+from llmbook.core import generator, own_rank
+from llmbook.model.transformer import Config, Transformer
+from llmbook.scale.engine import DeepSpeedEngine
+from llmbook.text.batches import IGNORE
+from llmbook.train.clm import CLM
+from llmbook.train.loop import LocalEngine
+
+CONFIG = Config(vocab_size=40, block_size=16, n_layer=2, n_head=2, n_kv_head=2, n_embd=32, n_hidden=64)
+STEPS, CLIP, LR = 30, 0.2, 1e-2
+ALLOWED = {'loss': 1e-5, 'norm': 1e-3, 'mean': 1e-6} # of any step, of any step (share of itself), of all losses together
+
+
+def layout(ranks, zero, offload=False, accum=1):
+    name = f'{ranks} rank{"s" if ranks > 1 else ""}, ZeRO-{zero}' + (' and offload' if offload else '')
+    flags = dict(zero=zero, offload=offload, accum=accum) | (dict(persist=0) if zero == 3 else {}) # cut the smallest weights too
+    return name + (f', {accum} micro-batches' if accum > 1 else ''), (ranks, flags)
+
+
+LAYOUTS = dict([ # name -> ranks, arguments of the engine
+    *(layout(2, zero, offload, accum) for zero in range(4) for offload in (False, True)[:zero + 1] for accum in (1, 4)),
+    *(layout(4, zero) for zero in (1, 3)),
+])
+
+
+class Uneven:
+    "Rows that count upwards from a random start; each learns between 1 and 16 of its places."
+    rows, block_size, seed = 8, 16, 0
+
+    def __init__(self, rank=0, world=1): self.rank, self.world = rank, world
+
+    def slice(self, rank, world): return Uneven(rank, world)
+
+    def __getitem__(self, step):
+        g = generator(self.seed, 'rows', step)
+        start, learned = (torch.randint(a, b, (self.rows, 1), generator=g) for a, b in ((0, 40), (1, 17)))
+        ids = (start + torch.arange(17)) % 40
+        labels = ids[:, 1:].masked_fill(torch.arange(16) >= learned, IGNORE)
+        batch = dict(ids=ids[:, :-1], labels=labels, rows=torch.arange(self.rows) + 100*step)
+        return {k: v[self.rank::self.world] for k, v in batch.items()}
+
+
+# Mistakes that the suite must see
+
+class MeanOfMeans(CLM):
+    "Every micro-batch divides by its own count, and the means are averaged."
+    def counts(self, batch): return super().counts(batch) | {'parts': 1}
+
+    def __call__(self, model, batch, counts):
+        return super().__call__(model, batch, self.counts(batch))[0] / counts['parts'], {}
+
+
+class Doubled(CLM):
+    "The right loss with twice its gradient."
+    def __call__(self, model, batch, counts):
+        loss, _ = super().__call__(model, batch, counts)
+        return 2*loss - loss.detach(), {}
+
+
+class Dropped(CLM):
+    "The last rank's gradient gets lost."
+    def __call__(self, model, batch, counts):
+        loss, _ = super().__call__(model, batch, counts)
+        return (loss if own_rank() < dist.get_world_size() - 1 else 0*loss + loss.detach()), {}
+
+
+class Twice(Uneven):
+    "Every rank is fed the first one's slice."
+    def slice(self, rank, world): return Uneven(0, world)
+
+
+class Poisoned(CLM):
+    "Not a number at one step on one rank: the loss, or only its gradient."
+    def __init__(self, step, rank, where): self.step, self.rank, self.where = step, rank, where
+
+    def __call__(self, model, batch, counts):
+        loss, _ = super().__call__(model, batch, counts)
+        if int(batch['rows'][0]) // 100 != self.step or own_rank() != self.rank: return loss, {}
+        return (loss*math.nan if self.where == 'loss' else loss + (loss - loss.detach()).sqrt()), {}
+
+
+# What a process does
+
+def local(**flags): return LocalEngine(Transformer(CONFIG, 0), lambda step: LR, clip=CLIP, **flags)
+
+
+def sharded(**flags): return DeepSpeedEngine(Transformer(CONFIG, 0), lambda step: LR, **dict(clip=CLIP, persist=0) | flags)
+
+
+def advance(engine, steps=STEPS, objective=None, stream=None):
+    "Losses and gradient norms of the next steps."
+    stream, stats = (stream or Uneven()).slice(engine.rank, engine.world), []
+    for _ in range(steps): stats.append(engine.step(engine.cut(stream[engine.steps]), objective or CLM()))
+    return [s['loss'] for s in stats], [s['grad_norm'] for s in stats]
+
+
+def trajectories(cases):
+    "On every rank: one engine after the other, [(flags, objective, stream)] -> [(losses, norms)]."
+    found = []
+    for flags, objective, stream in cases:
+        engine = sharded(**flags)
+        found.append(advance(engine, objective=objective, stream=stream))
+        engine.close()
+    return found
+
+
+def off(ours, theirs):
+    "How far two trajectories are apart, in the terms of `ALLOWED`."
+    losses, norms = [a - b for a, b in zip(ours[0], theirs[0])], [abs(a - b)/b for a, b in zip(ours[1], theirs[1])]
+    return {'loss': max(map(abs, losses)), 'norm': max(norms), 'mean': abs(sum(losses) / len(losses))}
+
+
+def same_trajectory(ours, theirs):
+    for what, value in off(ours, theirs).items():
+        assert value <= ALLOWED[what], f'{what} is off by {value:.1e}, allowed are {ALLOWED[what]:.0e}'
