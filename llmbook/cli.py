@@ -8,7 +8,8 @@ if __name__ == '__main__' and not __package__: # a launcher runs this file as a 
 
 import importlib
 import os
-from functools import partial
+import re
+from contextlib import nullcontext
 
 VERBS = { # verb -> module, function, does it train?
     'run': ('llmbook.book', 'run', True),
@@ -28,8 +29,10 @@ def main(
 ):
     "Run one verb. Exit codes: 0 done, 2 something to mend, 130 interrupted, 143 ended by SIGTERM after saving."
     from llmbook.core import UserError
-    argv = [a for a in (sys.argv[1:] if argv is None else argv) if not a.startswith('--local_rank=')]
-    try: sys.exit(act(argv))
+    argv = [a for a in (sys.argv[1:] if argv is None else argv) if not re.match('--local[_-]rank=', a)]
+    try:
+        with one_of_many('--debug' in argv): act(argv)
+        sys.exit(0)
     except UserError as e:
         if '--debug' in argv: raise
         print(f'llmbook: {e}', file=sys.stderr)
@@ -41,6 +44,15 @@ def main(
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def one_of_many(
+    debug:bool, # show tracebacks?
+):
+    "What surrounds a process that a launcher made: joining, failing and leaving together."
+    if 'RANK' not in os.environ or 'WORLD_SIZE' not in os.environ: return nullcontext()
+    from llmbook.scale.ranks import as_rank
+    return as_rank(debug)
 
 
 def usage()->str: # the verbs, a line each
@@ -57,7 +69,7 @@ def act(
     argv:list[str], # verb and flags
 ):
     "Find the stage, read the flags, call it."
-    from llmbook.core import UserError, flags_of, nearest, read_args
+    from llmbook.core import UserError, flags_of, nearest, own_rank, read_args
     if not argv or argv[0] in ('-h', '--help', 'help'): return print(usage())
     if argv[0] in ('--version', '-V'):
         from llmbook import __version__
@@ -68,15 +80,17 @@ def act(
     stage, prog = getattr(importlib.import_module(module), name), f'llmbook {verb}'
     if not trains:
         [args] = read_args(rest, stage, prog=prog)
+        if own_rank() > 0: return # work for one process
         result = stage(**args)
         if verb == 'env':
             import json
             print(json.dumps(result, indent=1))
         return
-    from llmbook.train.loop import LocalEngine, engine_flags
+    from llmbook.scale.engine import engine_flags, engine_of
     args, flags = read_args(rest, stage, engine_flags, prog=prog)
+    engine = engine_of(args.get('optimizer', 'adamw'), **flags)
     print_effective(verb, {n: f[1] for fn in (stage, engine_flags) for n, f in flags_of(fn).items()} | args | flags)
-    stage(**args, engine=partial(LocalEngine, **engine_flags(**flags)))
+    stage(**args, engine=engine)
 
 
 def print_effective(

@@ -116,6 +116,17 @@ MISTAKES = { # name -> (arguments, words that the line must have)
     'size': (['pretrain', '--size', 'huge', '--out', '{d}/r2'], ['huge', 'nano', '124m']),
     'steps': (['pretrain', '--steps', '0', '--out', '{d}/r3'], ['--steps 0']),
     'micro': (['pretrain', '--micro', '0', '--out', '{d}/r4'], ['--micro 0']),
+    'stage': (['pretrain', '--zero', '4', '--out', '{d}/r5'], ['--zero 4', '0, 1, 2 and 3']),
+    'offload': (['pretrain', '--offload', '--out', '{d}/r6'], ['--offload', '--zero 1']),
+    'precision': (['pretrain', '--precision', 'bf61', '--out', '{d}/r7'], ['bf61', "did you mean 'bf16'?"]),
+    'fp16': (['pretrain', '--precision', 'fp16', '--out', '{d}/r8'], ['--precision fp16', '--zero 1']),
+    'parts': (['pretrain', '--tokens', '{s}/tokens', '--rows', '6', '--accum', '4', '--out', '{d}/r9'], ['--accum 4', '6 rows']),
+    'a matrix cut up': (['pretrain', '--tokens', '{s}/tokens', '--zero', '1', '--optimizer', 'muon', '--out', '{d}/r10'],
+                        ['muon', '--zero 0']),
+    'two choices of precision': (['pretrain', '--speed', 'auto', '--precision', 'bf16', '--out', '{d}/r11'],
+                                 ['--speed auto', '--precision']),
+    'another precision': (['pretrain', '--tokens', '{s}/tokens', '--steps', '4', '--rows', '4', '--block-size', '64',
+                           '--watch-every', '2', '--precision', 'bf16', '--out', '{d}/run'], ['--precision bf16', 'in fp32']),
     'task': (['evaluate', '--model', '{s}/run', '--tasks', 'wrold'], ['wrold', "did you mean 'world'?"]),
     'nothing to report': (['report', '--runs', '{d}/nowhere'], ['nowhere', 'no such folder']),
     'long prompt': (['generate', '--model', '{s}/run', '--prompt', 'lamp ' * 400], ['prompt', 'shorten']),
@@ -137,6 +148,8 @@ def faulty(small, tmp_path_factory):
     config = json.loads((d/'wrong/config.json').read_text())
     (d/'wrong/config.json').write_text(json.dumps(config | {'intermediate_size': 99}))
     (d/'wrong/manifest.json').unlink()
+    shutil.copytree(small/'run', d/'run')
+    shutil.rmtree(d/'run/checkpoints')
     return d
 
 
