@@ -7,7 +7,7 @@ PIP_ARGS ?=
 ARGS ?=
 
 # The extras that the tests and the main job use now; the others are for those who want them.
-EXTRAS := dev
+EXTRAS := dev,scale
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 README := $(BIN)/python -m nbconvert --to markdown --no-input --log-level ERROR --stdout nbs/index.ipynb | sed -E 's,\]\(([0-9a-z_]+\.ipynb),](nbs/\1,g; s,\]\(\.\./,](,g'
