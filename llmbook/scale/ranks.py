@@ -199,6 +199,8 @@ class Alarms(Notices):
         names, other = ', '.join(map(str, stuck)), next((r for r in left if left[r][1]), stuck[0])
         self.claim(f'rank {names}: stuck for {self.patience:g} s while rank {other} was at: {left[other][2]}; '
                    'what it was doing:\n' + '\n'.join(f'rank {r}\n{left[r][0]}' for r in stuck), 3)
+        for r in self.here.keys() & stuck:
+            if not there[r]: os.kill(self.here[r], signal.SIGKILL) # stopped, or held in C: it cannot end by itself
     def lost(self, error:Exception):
         "The store lives with rank 0, or with the launcher, whose end is noticed elsewhere."
         if self.over.wait(0.5): return
@@ -230,7 +232,7 @@ class Guard(Alarms):
         if self.late() and not self.store.check(['failing']): self.store.compare_set('hang', '', str(self.rank))
         if self.store.check(['hang']): self.hang()
         gone = [r for r, pid in self.here.items() if not alive(pid) and not self.store.check([f'left{r}'])]
-        if gone and not self.over.is_set(): self.claim(f'rank {gone[0]}: {GONE}', 1)
+        if gone and not self.over.wait(0.5): self.claim(f'rank {gone[0]}: {GONE}', 1) # not where the launcher went first
 
 # %% ../../nbs/30_ranks.ipynb #8aea22aa
 GUARD:Guard|None = None # of this process, where it is one of many
@@ -277,6 +279,7 @@ def follow(chain:list[tuple[int, int]]): # of `ancestors`
     first = Path('/proc/1/cmdline')
     orphan = any(parent == 1 for _, parent in chain) and first.exists() and b'python' not in first.read_bytes()
     while not orphan and all(parent_of(pid) == parent for pid, parent in chain): time.sleep(0.25)
+    if GUARD is not None: GUARD.over.set() # others end for the same reason
     os.kill(os.getpid(), signal.SIGTERM) # the loop takes note of it; where nobody does, this is the end
     time.sleep(8)
     os._exit(1)
@@ -317,8 +320,8 @@ def leave_ranks():
     if GUARD is not None:
         with guarded('the end'): dist.barrier()
         GUARD.over.set()
-        GUARD.store.set(f'left{GUARD.rank}', '1')
-        with suppress(RuntimeError): # the store goes with rank 0, so that one goes last
+        with suppress(RuntimeError): # the store goes with rank 0, so that one goes last; or it went with the launcher
+            GUARD.store.set(f'left{GUARD.rank}', '1')
             if GUARD.rank == 0: GUARD.store.wait([f'left{r}' for r in range(GUARD.world)], timedelta(seconds=10))
         GUARD.join()
         GUARD = None
@@ -337,6 +340,7 @@ def fail(
     debug:bool=False, # show the traceback of a user's mistake too?
 )->None:
     "End this rank, and with it all others: the first to fail says why, the others go silently."
+    with suppress(ValueError): signal.signal(signal.SIGTERM, signal.SIG_IGN) # the launcher ends us too: not before a word
     code = 2 if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
     text = {2: str(error), 130: 'interrupted; the same command goes on from the newest checkpoint'}.get(code, described(error))
     if debug and code != 1: text += '\n' + described(error)
