@@ -340,6 +340,7 @@ class DeepSpeedEngine(Sharded):
         "One optimiser step of all ranks. A step that is skipped names the rows and the ranks."
         with guarded(f'step {self.steps + 1}'):
             self.start().train()
+            beat(f'step {self.steps + 1}') # starting may take its time too
             lr, again = self.schedule(self.steps), True
             for group in self.optimizer.param_groups: group['lr'] = lr
             while again:
