@@ -227,8 +227,9 @@ class Guard(Alarms):
     def look(self):
         "Has somebody failed, does somebody hang, is somebody gone?"
         if self.store.check(['end']):
-            time.sleep(1) # let the main thread finish its own sentence
-            os._exit(json.loads(self.store.get('end'))[1])
+            code = json.loads(self.store.get('end'))[1]
+            time.sleep(0.5 if self.rank else 3) # the store goes with rank 0: let the others read it
+            os._exit(code)
         if self.late() and not self.store.check(['failing']): self.store.compare_set('hang', '', str(self.rank))
         if self.store.check(['hang']): self.hang()
         gone = [r for r, pid in self.here.items() if not alive(pid) and not self.store.check([f'left{r}'])]
@@ -349,7 +350,7 @@ def fail(
         time.sleep(1.5)
     else: GUARD.over.set()
     GUARD.claim(f'rank {GUARD.rank}: {text}', code)
-    time.sleep(1.5) # the others must hear of it while the store is there
+    time.sleep(1 if GUARD.rank else 3) # the others must hear of it while the store is there
     os._exit(code)
 
 # %% ../../nbs/30_ranks.ipynb #71c3cf0e
