@@ -100,7 +100,7 @@ def random_state()->dict[str, Tensor]: # of this process
     cuda = {'cuda': torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
     return {'torch': torch.get_rng_state()} | cuda
 
-
+# %% ../../nbs/21_loop.ipynb #c0ffee17
 def save_state(
     engine, # with model, optimizer, names and steps
     folder:Path, # of a checkpoint: its trainer/
@@ -137,7 +137,7 @@ def set_random(
     torch.set_rng_state(random['torch'])
     if 'cuda' in random and torch.cuda.is_available(): torch.cuda.set_rng_state(random['cuda'])
 
-
+# %% ../../nbs/21_loop.ipynb #c0ffee19
 @torch.no_grad()
 def load_state(
     engine, # to be filled
