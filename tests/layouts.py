@@ -79,18 +79,18 @@ class Twice(Uneven):
 
 
 class Poisoned(CLM):
-    "Not a number at one step on one rank: the loss, or only its gradient."
-    def __init__(self, step, rank, where): self.step, self.rank, self.where = step, rank, where
+    "Not a number at the steps named, on one rank: the loss, or only its gradient."
+    def __init__(self, *steps, rank=0, where='loss'): self.steps, self.rank, self.where = steps, rank, where
 
     def __call__(self, model, batch, counts):
         loss, _ = super().__call__(model, batch, counts)
-        if int(batch['rows'][0]) // 100 != self.step or own_rank() != self.rank: return loss, {}
+        if int(batch['rows'][0]) // 100 not in self.steps or own_rank() != self.rank: return loss, {}
         return (loss*math.nan if self.where == 'loss' else loss + (loss - loss.detach()).sqrt()), {}
 
 
 # What a process does
 
-def local(**flags): return LocalEngine(Transformer(CONFIG, 0), lambda step: LR, clip=CLIP, **flags)
+def local(**flags): return LocalEngine(Transformer(CONFIG, 0), lambda step: LR, **dict(clip=CLIP) | flags)
 
 
 def sharded(**flags): return DeepSpeedEngine(Transformer(CONFIG, 0), lambda step: LR, **dict(clip=CLIP, persist=0) | flags)

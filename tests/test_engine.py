@@ -139,7 +139,7 @@ def half(folder):
         engine.save(folder)
         saved = engine.scale, engine.calm
         before = engine.state()
-        poisoned = engine.step(engine.cut(Uneven(engine.rank, 2)[4]), layouts.Poisoned(4, 1, 'loss'))
+        poisoned = engine.step(engine.cut(Uneven(engine.rank, 2)[4]), layouts.Poisoned(4, rank=1))
         still = all(torch.equal(v, before[n]) for n, v in engine.state().items())
         ours = found[0] + more[0], found[1] + more[1]
         engine.close()

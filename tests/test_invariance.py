@@ -128,7 +128,7 @@ def poisoned(stages):
     out = {}
     for zero in stages:
         for where in ('loss', 'gradient'):
-            engine, objective, stream = layouts.sharded(zero=zero, accum=2), Poisoned(1, 1, where), None
+            engine, objective, stream = layouts.sharded(zero=zero, accum=2), Poisoned(1, rank=1, where=where), None
             advance(engine, 1, objective)
             before, stream = engine.state(), Uneven(engine.rank, engine.world)
             stats = engine.step(engine.cut(stream[1]), objective)

@@ -6,86 +6,32 @@ import signal
 
 import pytest
 import torch
+from layouts import CLIP, CONFIG, Doubled, MeanOfMeans, Poisoned, Uneven, advance, local, same_trajectory
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from llmbook.core import UserError, generator
+from llmbook.core import UserError
 from llmbook.model.transformer import Config, Transformer
 from llmbook.text.batches import IGNORE, split_batch
+from llmbook.train.clm import CLM
 from llmbook.train.loop import LocalEngine, Run, Speed, aside, fit, flops_per_token, measure_speed, total
 
-CONFIG = Config(vocab_size=40, block_size=16, n_layer=2, n_head=2, n_kv_head=2, n_embd=32, n_hidden=64)
 TIMES = ('tokens_per_s', 'mfu')
 
 
-class NextToken:
-    def counts(self, batch): return {'tokens': (batch['labels'] != IGNORE).sum()}
-
-    def __call__(self, model, batch, counts):
-        logits, labels = model(batch['ids']).flatten(0, 1), batch['labels'].flatten()
-        return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction='sum') / counts['tokens'], {}
-
-
-class MeanOfMeans(NextToken):
-    def counts(self, batch): return super().counts(batch) | {'parts': 1}
-
-    def __call__(self, model, batch, counts):
-        return super().__call__(model, batch, self.counts(batch))[0] / counts['parts'], {}
-
-
-class Doubled(NextToken):
-    def __call__(self, model, batch, counts):
-        loss, _ = super().__call__(model, batch, counts)
-        return 2*loss - loss.detach(), {}
-
-
-class Uneven:
-    "Rows that count upwards from a random start; each learns between 1 and 16 of its places."
-    rows, block_size, seed = 8, 16, 0
-
-    def __getitem__(self, step):
-        g = generator(self.seed, 'rows', step)
-        start, learned = (torch.randint(a, b, (self.rows, 1), generator=g) for a, b in ((0, 40), (1, 17)))
-        ids = (start + torch.arange(17)) % 40
-        labels = ids[:, 1:].masked_fill(torch.arange(16) >= learned, IGNORE)
-        return dict(ids=ids[:, :-1], labels=labels, rows=start[:, 0] + 100*step)
-
-
-class Poisoned(NextToken):
-    "Not a number at the steps named; `where` says whether the loss or only its gradient is hit."
-    def __init__(self, *steps, where='loss'): self.steps, self.where = steps, where
-
-    def __call__(self, model, batch, counts):
-        loss, _ = super().__call__(model, batch, counts)
-        if int(batch['rows'][0]) // 100 not in self.steps: return loss, {}
-        return (loss*math.nan if self.where == 'loss' else loss + (loss - loss.detach()).sqrt()), {}
-
-
-def make_engine(**flags): return LocalEngine(Transformer(CONFIG, 0), lambda step: 1e-2, **flags)
-
-
-def trajectory(objective, micro, steps=30):
-    engine, stream = make_engine(clip=0.2, micro=micro), Uneven()
-    stats = [engine.step(split_batch(stream[t], micro), objective) for t in range(steps)]
-    return [s['loss'] for s in stats], [s['grad_norm'] for s in stats]
-
-
-def same_trajectory(ours, theirs):
-    for step, (a, b, m, n) in enumerate(zip(ours[0], theirs[0], ours[1], theirs[1])):
-        assert abs(a - b) < 1e-5, f"step {step}: loss {a}, not {b}"
-        assert abs(m - n) < 1e-3 * n, f"step {step}: gradient norm {m}, not {n}"
+def trajectory(objective, micro): return advance(local(micro=micro), objective=objective)
 
 
 def train(folder, steps=12, objective=None, stop=None, dropout=False, **flags):
     "A run in `folder`, killed (as far as one process can) when `watch` is called at step `stop`."
-    engine = make_engine()
+    engine = local()
     if dropout: engine.model.blocks[0].register_forward_hook(lambda _, __, y: F.dropout(y, 0.1, engine.model.training))
 
     def watch(step, stats, say):
         if step == stop: raise KeyboardInterrupt
         return {'held_loss': 1/step} if step % 3 == 0 else {}
     run, flags = Run(folder, 'test', {'steps': steps}), {'watch_every': 1} | flags
-    fit(engine, objective or NextToken(), Uneven(), steps, run, lambda stage: None, watch=watch, **flags)
+    fit(engine, objective or CLM(), Uneven(), steps, run, lambda stage: None, watch=watch, **flags)
     return timeless(folder), state_bytes(folder)
 
 
@@ -107,47 +53,47 @@ def no_yardstick(monkeypatch): monkeypatch.setattr('llmbook.train.loop.matmul_fl
 
 
 @pytest.fixture(scope='module')
-def whole(): return trajectory(NextToken(), None)
+def whole(): return trajectory(CLM(), None)
 
 
 def test_the_trajectory_says_something(whole):
     losses, norms = whole
     assert losses[0] - losses[-1] >= 0.5
-    assert min(norms) > 0.2  # clipping acts on every step
-    counts = [NextToken().counts(b)['tokens'].item() for b in split_batch(Uneven()[0], 1)]
+    assert min(norms) > CLIP  # clipping acts on every step
+    counts = [CLM().counts(b)['tokens'].item() for b in split_batch(Uneven()[0], 1)]
     assert max(counts) > 2*min(counts)
 
 
 @pytest.mark.parametrize('micro', [4, 1])
-def test_accumulation_changes_nothing(whole, micro): same_trajectory(trajectory(NextToken(), micro), whole)
+def test_accumulation_changes_nothing(whole, micro): same_trajectory(trajectory(CLM(), micro), whole)
 
 
-@pytest.mark.parametrize('mutant, what', [(MeanOfMeans, 'loss|norm'), (Doubled, 'gradient norm')])
+@pytest.mark.parametrize('mutant, what', [(MeanOfMeans, 'loss|norm'), (Doubled, 'norm')])
 def test_mutants_are_caught(whole, mutant, what):
     with pytest.raises(AssertionError, match=what): same_trajectory(trajectory(mutant(), 1), whole)
 
 
 def test_counts_and_metrics_add_up():
-    class Rows(NextToken):
+    class Rows(CLM):
         def __call__(self, model, batch, counts):
             return super().__call__(model, batch, counts)[0], {'rows_seen': len(batch['rows']), 'share': torch.tensor(0.25)}
     batch = Uneven()[0]
-    stats = make_engine().step(split_batch(batch, 2), Rows())
+    stats = local().step(split_batch(batch, 2), Rows())
     assert stats['rows_seen'] == 8 and stats['share'] == 1 and stats['tokens'] == (batch['labels'] != IGNORE).sum()
     assert total([{'a': 1}, {'a': torch.tensor(2), 'b': 3}]) == {'a': 3, 'b': 3}
 
 
 def test_evaluate_is_the_loss_and_learns_nothing():
-    engine, batch = make_engine(), Uneven()[0]
+    engine, batch = local(), Uneven()[0]
     before = [p.clone() for p in engine.names]
-    found = engine.evaluate(split_batch(batch, 1), NextToken())
+    found = engine.evaluate(split_batch(batch, 1), CLM())
     assert all(map(torch.equal, before, engine.names)) and all(p.grad is None for p in engine.names)
-    assert math.isclose(found['loss'], engine.step([batch], NextToken())['loss'], abs_tol=1e-5)
+    assert math.isclose(found['loss'], engine.step([batch], CLM())['loss'], abs_tol=1e-5)
 
 
 @pytest.mark.parametrize('where', ['loss', 'gradient'])
 def test_a_step_that_is_not_finite_moves_nothing(where):
-    engine, stream, objective = make_engine(micro=2), Uneven(), Poisoned(1, where=where)
+    engine, stream, objective = local(micro=2), Uneven(), Poisoned(1, where=where)
     engine.step(split_batch(stream[0], 2), objective)
     before = [p.clone() for p in engine.names]
     moments = [s['exp_avg'].clone() for s in engine.optimizer.state.values()]
@@ -271,7 +217,7 @@ def test_all_checkpoints_broken_starts_over(tmp_path, undisturbed, capsys):
 
 
 def test_sigterm_saves_and_exits_143(tmp_path, undisturbed, capsys):
-    class Asked(NextToken):
+    class Asked(CLM):
         def __call__(self, model, batch, counts):
             if int(batch['rows'][0]) // 100 == 6: os.kill(os.getpid(), signal.SIGTERM)
             return super().__call__(model, batch, counts)
@@ -290,16 +236,16 @@ def test_keep(tmp_path):
 
 
 def test_a_checkpoint_of_another_shape(tmp_path):
-    make_engine().save(tmp_path/'a/trainer')
+    local().save(tmp_path/'a/trainer')
     for change in (dict(n_hidden=96), dict(n_layer=1), dict(n_layer=3), dict(tied=False)):
         other = LocalEngine(Transformer(Config(**{**vars(CONFIG), **change}), 0), lambda step: 1e-2)
         with pytest.raises(UserError, match='of another shape; '): other.load(tmp_path/'a/trainer')
 
 
 def test_loading_brings_back_moments_and_forgets_others(tmp_path):
-    engine, stream = make_engine(), Uneven()
+    engine, stream = local(), Uneven()
     engine.save(tmp_path/'new')
-    for t in range(3): engine.step([stream[t]], NextToken())
+    for t in range(3): engine.step([stream[t]], CLM())
     engine.save(tmp_path/'three')
     kept = load_file(tmp_path/'three/state.safetensors')
     assert 'exp_avg.embed.weight' in kept and kept['step.embed.weight'] == 3
@@ -339,9 +285,9 @@ def test_the_choice_of_speed_is_made_once(tmp_path):
 
 
 def test_measuring_leaves_no_trace():
-    engine, random = make_engine(micro=4), torch.get_rng_state()
+    engine, random = local(micro=4), torch.get_rng_state()
     before, threads = [p.clone() for p in engine.names], torch.get_num_threads()
-    chosen, rates = measure_speed(engine, NextToken(), Uneven()[0])
+    chosen, rates = measure_speed(engine, CLM(), Uneven()[0])
     assert isinstance(chosen, Speed) and rates['exact'] > 0 and max(rates.values()) > 0
     assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), random)
     assert all(map(torch.equal, before, engine.names)) and all(p.grad is None for p in engine.names)
@@ -358,8 +304,8 @@ def test_flops_are_counted():
 
 @pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
 def test_either_optimizer_goes_on_in_the_same_bits(tmp_path, optimizer):
-    def steps(engine, first, last): return [engine.step([Uneven()[t]], NextToken())['loss'] for t in range(first, last)]
-    whole, half, again = (make_engine(optimizer=optimizer, clip=0.2) for _ in range(3))
+    def steps(engine, first, last): return [engine.step([Uneven()[t]], CLM())['loss'] for t in range(first, last)]
+    whole, half, again = (local(optimizer=optimizer) for _ in range(3))
     losses = steps(whole, 0, 12)
     steps(half, 0, 5)
     half.save(tmp_path/'trainer')
