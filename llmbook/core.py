@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CHECKS', 'COLOURS', 'HIDDEN', 'seed_of', 'generator', 'UserError', 'nearest', 'atomic_write', 'write_text',
            'write_json', 'read_json', 'write_jsonl', 'read_jsonl', 'Grade', 'exercise', 'grade', 'results_path',
-           'save_results', 'load_results', 'figure', 'own_rank', 'rank_zero_first', 'Progress', 'flags_of', 'dashed',
-           'cast', 'as_type', 'Parser', 'default_text', 'parser_of', 'read_config', 'typed_args', 'read_args',
-           'processor', 'commit', 'environment']
+           'save_results', 'load_results', 'figure', 'own_rank', 'rank_zero_first', 'in_notebook', 'PageBar',
+           'Progress', 'flags_of', 'dashed', 'cast', 'as_type', 'Parser', 'default_text', 'parser_of', 'read_config',
+           'typed_args', 'read_args', 'processor', 'commit', 'environment']
 
 # %% ../nbs/00_core.ipynb #705d3342
 import argparse
@@ -25,6 +25,7 @@ import types
 import typing
 import zlib
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 
 import torch
@@ -218,9 +219,47 @@ def rank_zero_first()->typing.Iterator[None]:
     yield
     if many and own_rank() == 0: dist.barrier()
 
+# %% ../nbs/00_core.ipynb #c0ffee20
+def in_notebook()->bool: # False on a terminal, and in a test
+    "Are the outputs of this process drawn on a page, where they can be drawn again?"
+    shell = 'IPython' in sys.modules and sys.modules['IPython'].get_ipython()
+    return hasattr(shell, 'kernel')
+
+# %% ../nbs/00_core.ipynb #c0ffee23
+class PageBar:
+    "A bar in a notebook. When it closes, the count stays, without the speed, which is another one every time."
+    def __init__(self,
+        total:int, # steps in all
+        desc:str, # what is being done
+        n:int=0, # steps already done
+    ):
+        from IPython.display import display
+        self.total, self.desc, self.n, self.note, self.drawn = total, desc, n, '', 0.0
+        self.view = display(self.page(), raw=True, display_id=True)
+    def page(self)->dict: # MIME type -> text
+        "The bar as it stands."
+        text = f'{self.desc} {self.n}/{self.total}  {self.note}'.strip()
+        return {'text/plain': text, 'text/html': f'<progress max="{self.total}" value="{self.n}"></progress> {escape(text)}'}
+    def set_postfix_str(self, note:str, refresh:bool=False):
+        "What stands behind the bar when it is drawn next."
+        self.note = note
+    def update(self, n:int):
+        "Move on by `n` steps; draw five times a second at most."
+        self.n += n
+        if time.monotonic() - self.drawn < 0.2: return
+        self.drawn = time.monotonic()
+        self.view.update(self.page(), raw=True)
+    def write(self, line:str, file=None):
+        "Print a line below the bar."
+        print(line, flush=True)
+    def close(self):
+        "Leave the count alone."
+        self.note = ''
+        self.view.update(self.page(), raw=True)
+
 # %% ../nbs/00_core.ipynb #79e4be46
 class Progress:
-    "A bar on a terminal; elsewhere a plain line now and then."
+    "A bar on a terminal and in a notebook; elsewhere a plain line now and then."
     def __init__(self,
         total:int, # steps in all
         desc:str='', # what is being done
@@ -229,8 +268,9 @@ class Progress:
         hidden:bool=False, # say nothing: another process does
     ):
         self.total, self.desc, self.n, self.every, self.start = total, desc, start, math.inf if hidden else every, start
-        self.bar = tqdm(total=total, initial=start, desc=desc, leave=False, dynamic_ncols=True,
-                        disable=hidden) if sys.stderr.isatty() else None
+        if hidden: self.bar = None
+        elif sys.stderr.isatty(): self.bar = tqdm(total=total, initial=start, desc=desc, leave=False, dynamic_ncols=True)
+        else: self.bar = PageBar(total, desc, start) if in_notebook() else None
         self.began = self.said = time.monotonic()
     def update(self,
         n:int=1, # steps since the last call
