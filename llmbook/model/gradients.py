@@ -29,7 +29,7 @@ def numeric_gradient(
 
 # %% ../../nbs/11_gradients.ipynb #6473e4fc
 def history(
-    node:'Node', # the last one
+    node, # the last one, a `Node`
 )->list: # every node it was made from and itself, parents before children
     "The graph behind a number, in an order to compute it in. A stack and not recursion: graphs are deep."
     order, seen, stack = [], set(), [(node, False)]
