@@ -22,6 +22,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = dict(enumerate(['text', 'model', 'train', 'scale', 'compress', 'align', 'evaluation', 'serve']))
 TOP = {'00_core': 'core', '80_book': 'book'}  # chapters whose modules stand beside the parts
+PAGES = {'index', 'start', 'commands', 'library', 'layouts'}  # notebooks that are no chapters and export nothing
 BY_HAND = {'__init__.py', '_modidx.py', 'cli.py', '__main__.py'}  # modules that need no notebook
 OUTPUT_KB = 300
 MACHINE_PATH = re.compile(r'(?<![\w.:/-])/(?:home|root|tmp|work|Users|mnt|opt|private|srv|var|usr)/\w'
@@ -32,6 +33,9 @@ RAN_AS = re.compile(r'/(?:home|root|work|Users)/\w')  # the paths that no source
 # What the rules read
 
 def notebooks(root): return sorted((root/'nbs').glob('*.ipynb'))
+
+
+def prose(root): return sorted((root/'nbs').glob('*.md'))
 
 
 def chapters(root): return [p for p in notebooks(root) if re.match(r'\d\d_', p.name)]
@@ -60,7 +64,10 @@ def every_cell(root): return [(f'{p.name}: cell {i}', c) for p in notebooks(root
 def every_code_cell(root): return [(where, c) for where, c in every_cell(root) if c['cell_type'] == 'code']
 
 
-def every_text(root): return [(where, source(c)) for where, c in every_cell(root) if c['cell_type'] == 'markdown']
+def every_text(root):
+    "What is written in notebooks and in pages that are Markdown."
+    cells = [(where, source(c)) for where, c in every_cell(root) if c['cell_type'] == 'markdown']
+    return cells + [(p.name, p.read_text('utf-8')) for p in prose(root)]
 
 
 def syntax(path): return ast.parse(path.read_text('utf-8'))
@@ -140,10 +147,11 @@ def run(root, *command):
 def copy_house(root, to):
     "Copy what nbdev and the rules read, without builds and runs."
     to.mkdir(exist_ok=True)
-    for name in ('pyproject.toml', 'settings.ini', 'README.md', 'Makefile', '_quarto.yml'):
+    for name in ('pyproject.toml', 'settings.ini', 'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'Makefile',
+                 '_quarto.yml'):
         if (root/name).exists(): shutil.copy(root/name, to/name)
     built = shutil.ignore_patterns('__pycache__', '.*', '_proc', 'nbdev.yml')
-    for name in ('nbs', 'llmbook', 'tests'):
+    for name in ('nbs', 'llmbook', 'tests', 'benchmarks'):
         if (root/name).exists(): shutil.copytree(root/name, to/name, symlinks=True, ignore=built)
     return to
 
@@ -160,7 +168,7 @@ def changed(root, copy, folder, pattern):
 def one_notebook_one_module(root, tmp):
     bad, seen = [], {}
     for p in notebooks(root):
-        if p.stem not in ('index', 'start') and not re.fullmatch(r'\d\d_[a-z][a-z0-9_]*', p.stem):
+        if p.stem not in PAGES and not re.fullmatch(r'\d\d_[a-z][a-z0-9_]*', p.stem):
             bad.append(f'{p.name}: a chapter is named NN_name.ipynb')
             continue
         own, out = default_exp(p), exports(p)
@@ -223,7 +231,7 @@ def imports_only_smaller_numbers(root, tmp):
 def unique_names(root, tmp):
     "The site's pages are flat, and no name is exported twice."
     bad, seen = [], {}
-    pages = [(re.sub(r'^\d+_', '', p.stem), p.name) for p in notebooks(root)]
+    pages = [(re.sub(r'^\d+_', '', p.stem), p.name) for p in notebooks(root) + prose(root)]
     numbers = [(p.name[:2], p.name) for p in chapters(root)]
     public = []
     for p in modules(root):
@@ -352,12 +360,12 @@ def links_lead_somewhere(root, tmp):
             if not (root/'nbs'/to).exists()]
 
 
-def sidebar_lists_every_notebook(root, tmp):
+def sidebar_lists_every_page(root, tmp):
     def names(node):
         if isinstance(node, list): return sum(map(names, node), [])
         return [node] if isinstance(node, str) else names(node.get('href', [])) + names(node.get('contents', []))
     site = yaml.safe_load((root/'_quarto.yml').read_text('utf-8'))['website']
-    listed, there = names(site['sidebar']['contents']), [p.name for p in notebooks(root)]
+    listed, there = names(site['sidebar']['contents']), [p.name for p in notebooks(root) + prose(root)]
     bad = [f'_quarto.yml: {n} is not in nbs/' for n in sorted(set(listed) - set(there))]
     bad += [f'_quarto.yml: {n} is not in the sidebar' for n in sorted(set(there) - set(listed))]
     bad += [f'_quarto.yml: {n} is listed twice' for n in sorted({n for n in listed if listed.count(n) > 1})]
@@ -405,7 +413,7 @@ RULES = [
     one_notebook_one_module, part_folder_matches_number, no_stale_module, packages_are_bare,
     imports_only_smaller_numbers, unique_names, import_cells_hold_imports_only, no_banned_module_name, no_star_import,
     public_names_are_documented, executed_in_order, outputs_are_small, no_javascript, no_machine_path,
-    pictures_have_alt_text, links_lead_somewhere, sidebar_lists_every_notebook,
+    pictures_have_alt_text, links_lead_somewhere, sidebar_lists_every_page,
     nothing_unsafe, code_in_sync, notebooks_are_clean, readme_in_sync]
 
 
