@@ -10,7 +10,7 @@ ARGS ?=
 EXTRAS := dev,scale
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-README := $(BIN)/python -m nbconvert --to markdown --no-input --log-level ERROR --stdout nbs/index.ipynb | sed -E 's,\]\(([0-9a-z_]+\.ipynb),](nbs/\1,g; s,\]\(\.\./,](,g'
+README := $(BIN)/python -m nbconvert --to markdown --no-input --log-level ERROR --stdout nbs/index.ipynb | sed -E 's,\]\(([0-9a-z_]+\.(ipynb|md)|images/),](nbs/\1,g; s,\]\(\.\./,](,g'
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
