@@ -239,7 +239,8 @@ class PageBar:
     def page(self)->dict: # MIME type -> text
         "The bar as it stands."
         text = f'{self.desc} {self.n}/{self.total}  {self.note}'.strip()
-        return {'text/plain': text, 'text/html': f'<progress max="{self.total}" value="{self.n}"></progress> {escape(text)}'}
+        bar = f'<progress max="{self.total}" value="{self.n}" style="width: 40%; vertical-align: middle"></progress>'
+        return {'text/plain': text, 'text/html': f'<div style="margin: 0 8px">{bar} {escape(text)}</div>'}
     def set_postfix_str(self, note:str, refresh:bool=False):
         "What stands behind the bar when it is drawn next."
         self.note = note
