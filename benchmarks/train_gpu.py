@@ -17,7 +17,8 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ class Synthetic:
     "Random tokens, a few batches of them again and again."
     def __init__(self, vocab_size, rows, block_size, kinds=4):
         ids = torch.randint(vocab_size, (kinds, rows, block_size + 1), generator=generator(0, 'synthetic'))
-        self.batches = [dict(ids=i[:, :-1], labels=i[:, 1:], rows=torch.arange(rows)) for i in ids]
+        self.batches = [dict(ids=i[:, :-1].contiguous(), labels=i[:, 1:].contiguous(), rows=torch.arange(rows)) for i in ids]
 
     def __getitem__(self, step): return self.batches[step % len(self.batches)]
 
@@ -92,7 +93,7 @@ def ours(row, stream, micro, tokens):
 
 def trainer(row, stream, micro, tokens):
     "Trainer on the same shape from transformers, the same micro-batches; no log, no checkpoint."
-    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+    from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
     accum, asked, losses = len(stream[0]['rows']) // micro, [], []
 
     class Micro(torch.utils.data.Dataset):
@@ -120,7 +121,8 @@ def trainer(row, stream, micro, tokens):
             bf16=row.get('precision') == 'bf16', torch_compile=row.get('compile', False), logging_strategy='no',
             save_strategy='no', report_to=[], disable_tqdm=True, use_cpu=not torch.cuda.is_available(), seed=0,
             remove_unused_columns=False, train_sampling_strategy='sequential')
-        model = AutoModelForCausalLM.from_config(hf_config(shape_of(row)), attn_implementation='sdpa', dtype=torch.float32)
+        config = AutoConfig.for_model(**hf_config(shape_of(row)))
+        model = AutoModelForCausalLM.from_config(config, attn_implementation='sdpa', dtype=torch.float32)
         job = Watched(model=model, args=args, train_dataset=Micro(), data_collator=lambda rows: rows[0], callbacks=[Watch()])
         job.train()
     times = [b - a for a, b in zip(asked[3:], asked[4:])]
@@ -135,8 +137,9 @@ def measure(row, pipe):
         micro = (row['rows'] or rows) * row.get('times', 1)
         stream = Synthetic(config.vocab_size, micro * accum, config.block_size)
         tokens = micro * accum * config.block_size
-        kernel = sdpa_kernel(SDPBackend[row['attention']]) if row.get('attention') else nullcontext()
-        with kernel: found = (ours if row['who'] == 'ours' else trainer)(row, stream, micro, tokens)
+        kernel = sdpa_kernel(getattr(SDPBackend, row['attention'])) if row.get('attention') else nullcontext()
+        with kernel, redirect_stdout(StringIO()):
+            found = (ours if row['who'] == 'ours' else trainer)(row, stream, micro, tokens)
         with torch.device('meta'): bare = Transformer(config)
         found |= {'parameters': count_parameters(bare), 'micro_rows': micro, 'tokens_a_step': tokens}
         found['flops_per_s'] = found['tokens_per_s'] * flops_per_token(bare, config.block_size)
