@@ -354,6 +354,17 @@ def pictures_have_alt_text(root, tmp):
     return [f'{where} has a picture without alt text' for where in plots + prose]
 
 
+def solutions_are_folded(root, tmp):
+    "A solution is out of sight, in JupyterLab and on the site, and what is seen of it says what it is."
+    def folded(c):
+        d = directives(c)
+        return d.get('code-fold') == 'true' and c['metadata'].get('jupyter', {}).get('source_hidden')
+    solutions = [(where, c) for where, c in every_code_cell(root) if re.search(r'^assert grade\(', source(c), re.M)]
+    bad = [f'{where}: a solution in sight' for where, c in solutions if not folded(c)]
+    return bad + [f'{where}: the first line of a solution is "#| code-summary: Solution"' for where, c in solutions
+                  if not source(c).startswith('#| code-summary: Solution\n')]
+
+
 def links_lead_somewhere(root, tmp):
     link = re.compile(r'\]\(([^)#\s:]+)[^):]*\)')
     return [f'{where} links to {to}' for where, text in every_text(root) for to in link.findall(text)
@@ -413,7 +424,7 @@ RULES = [
     one_notebook_one_module, part_folder_matches_number, no_stale_module, packages_are_bare,
     imports_only_smaller_numbers, unique_names, import_cells_hold_imports_only, no_banned_module_name, no_star_import,
     public_names_are_documented, executed_in_order, outputs_are_small, no_javascript, no_machine_path,
-    pictures_have_alt_text, links_lead_somewhere, sidebar_lists_every_page,
+    pictures_have_alt_text, solutions_are_folded, links_lead_somewhere, sidebar_lists_every_page,
     nothing_unsafe, code_in_sync, notebooks_are_clean, readme_in_sync]
 
 

@@ -81,6 +81,7 @@ ACT = '\nclass Public:\n    "What."\n    def act(self): pass\n'
 INIT = ACT.replace('act(self)', '__init__(self, x)')
 PUBLIC = 'def public(\n    x, # a number\n    y, # another\n):\n    "What it does."\n'
 AHEAD = '\nfrom ..train.loop import fit\n'
+SOLUTION = "#| code-summary: Solution\nassert grade('13.1', 5)"
 EXP = '"#| default_exp model.attention'
 MUTANTS = [
     ('one_notebook_one_module', 'two notebooks, one module', replace(FIRST, '"#| default_exp core', EXP)),
@@ -127,6 +128,9 @@ MUTANTS = [
     ('pictures_have_alt_text', 'a plot', add('#| fig-cap: "A curve"\nx', shown('image/png', 'iVBORw0KGgo='))),
     ('pictures_have_alt_text', 'in prose', prose('![](curve.svg)')),
     ('pictures_have_alt_text', 'on a page of prose', append('nbs/install.md', '\n![](curve.svg)\n')),
+    ('solutions_are_folded', 'for all to see', add(SOLUTION)),
+    ('solutions_are_folded', 'folded on the site alone', add(SOLUTION.replace('\n', '\n#| code-fold: true\n', 1))),
+    ('solutions_are_folded', 'without a name', replace(SECOND, '    "#| code-summary: Solution\\n",\n', '')),
     ('links_lead_somewhere', 'a chapter that is not there', prose('See [the moon](99_moon.ipynb#craters).')),
     ('links_lead_somewhere', 'on a page of prose', append('nbs/install.md', '\nSee [the moon](moon.md).\n')),
     ('sidebar_lists_every_page', 'an unlisted page of prose', append('nbs/moon.md', 'x')),
