@@ -5,8 +5,9 @@ python benchmarks/train_cpu.py --profile        where the time of a step goes, b
 
 Each contender is a process that trains; they take turns, some steps each, and sleep in between. A step lasts from one
 request for a batch to the next, so all that a contender does about a step counts: our packing, log and bar, Trainer's
-loader and callbacks. The plain loop has its batches ready in a list and keeps no log. A ratio is between turns of the
-same round, and the median over the rounds counts. All must show the same losses, or there is no comparison.
+loader and callbacks. The plain loop has its batches ready in a list and keeps no log. 'ours giving back' is ours without
+`keep_memory`. A ratio is between turns of the same round, and the median over the rounds counts. All must show the same
+losses, or there is no comparison.
 Trainer needs accelerate: pip install "accelerate>=1.1".
 """
 import argparse
@@ -17,8 +18,9 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch.nn import functional as F
@@ -33,7 +35,7 @@ from llmbook.train.loop import LocalEngine, Run, Speed, fit, flops_per_token, ma
 from llmbook.train.optim import param_groups
 
 LR, BETAS, DECAY, CLIP = 1e-3, (0.9, 0.95), 0.1, 1.0
-NAMES = ('ours', 'plain', 'trainer', 'ours compiled', 'plain compiled', 'trainer compiled')
+NAMES = ('ours', 'plain', 'trainer', 'ours giving back', 'ours compiled', 'plain compiled', 'trainer compiled')
 
 
 class Turns:
@@ -69,7 +71,7 @@ def ours(folder, turns, steps, compiled):
     "`fit`, with all that it does: log.jsonl, bar, signals, loss.png, a checkpoint."
     engine = LocalEngine(load_model(folder/'model')[0], lambda step: LR, weight_decay=DECAY, betas=BETAS, clip=CLIP,
                          speed=Speed(compile=compiled))
-    rows = fit(engine, CLM(), turns, steps, Run(folder/f'ours-{compiled}', 'bench', {}), lambda stage: None)
+    rows = fit(engine, CLM(), turns, steps, Run(folder/f'ours-{os.getpid()}', 'bench', {}), lambda stage: None)
     return [r['loss'] for r in rows]
 
 
@@ -123,11 +125,12 @@ def trainer(folder, turns, steps, compiled):
 def contend(name, folder, rows, threads, steps, rounds, pipe):
     "The process of a contender."
     torch.set_num_threads(threads)
-    kind, _, compiled = name.partition(' ')
+    kind, _, lever = name.partition(' ')
     total, stream = steps*rounds, Stream(TokenStore(folder), rows, load_model(folder/'model')[0].config.block_size)
     turns = Turns(stream if kind == 'ours' else Ready(stream, total), pipe, steps)
-    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
-        losses = {'ours': ours, 'plain': plain, 'trainer': trainer}[kind](folder, turns, total, bool(compiled))
+    memory = patch('llmbook.train.loop.keep_memory', nullcontext) if lever == 'giving back' else nullcontext()
+    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), memory:
+        losses = {'ours': ours, 'plain': plain, 'trainer': trainer}[kind](folder, turns, total, lever == 'compiled')
     turns.hand_over()
     pipe.send(losses)
 
@@ -168,7 +171,7 @@ def compare(size, args):
     with tempfile.TemporaryDirectory() as where:
         folder, rows = Path(where), args.rows or PRESETS[size][0]
         model = prepare(folder, size)
-        names = list(NAMES if args.compiled else NAMES[:3])
+        names = list(NAMES if args.compiled else NAMES[:4])
         torch.set_num_threads(args.threads)
         peak, flops = matmul_flops(), flops_per_token(model, model.config.block_size)
         seconds, losses = race(names, folder, rows, args.threads, args.steps, rounds=args.rounds + 1)
@@ -177,10 +180,10 @@ def compare(size, args):
     tokens, out = rows*model.config.block_size, {}
     for name in names:
         rates = [tokens / s for s in seconds[name]]
-        ratios = {f'over {other}': [b / a for a, b in zip(seconds[name], seconds[other])] for other in ('plain', 'trainer')}
+        ratios = {f'over {other}': [b / a for a, b in zip(seconds[name], seconds[other])] for other in NAMES[1:4]}
         out[name] = {'tokens_per_s': statistics.median(rates), 'share_of_matmul': statistics.median(rates)*flops/peak}
         out[name] |= {k: [statistics.median(v), min(v), max(v)] for k, v in ratios.items()}
-        print(f"{size:5} {name:17} {out[name]['tokens_per_s']:8,.0f} tokens/s, {out[name]['share_of_matmul']:4.0%} of matmul; "
+        print(f"{size:5} {name:16} {out[name]['tokens_per_s']:8,.0f} tokens/s, {out[name]['share_of_matmul']:4.0%} of matmul; "
               + ', '.join(f'{k} {m:.2f} ({low:.2f} to {high:.2f})' for k, (m, low, high) in list(out[name].items())[2:]),
               flush=True)
     return {'parameters': count_parameters(model), 'rows': rows, 'matmul_gflops': peak/1e9, 'losses_differ': off, 'found': out}

@@ -2,7 +2,11 @@
 import json
 import math
 import os
+import platform
 import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -291,6 +295,49 @@ def test_measuring_leaves_no_trace():
     assert isinstance(chosen, Speed) and rates['exact'] > 0 and max(rates.values()) > 0
     assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), random)
     assert all(map(torch.equal, before, engine.names)) and all(p.grad is None for p in engine.names)
+
+
+MEMORY = """
+from pathlib import Path
+from resource import RUSAGE_SELF, getpagesize, getrusage
+from llmbook.train.loop import keep_memory
+
+def faults(mb):
+    before = getrusage(RUSAGE_SELF).ru_minflt
+    for _ in range(4): [bytearray(mb << 20) for _ in range(8)]
+    return (getrusage(RUSAGE_SELF).ru_minflt - before) // 4
+
+def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * getpagesize() >> 20
+faults(16), print(faults(16) * getpagesize() >> 20)
+try:
+    with keep_memory():
+        faults(24), print(faults(24) * getpagesize() >> 20)
+        kept = resident()
+        raise KeyboardInterrupt
+except KeyboardInterrupt: print(kept - resident())
+"""
+
+
+@pytest.mark.skipif('glibc' not in platform.libc_ver(), reason="the C library is not glibc")
+def test_memory_is_kept_and_then_given_back():
+    "Eight blocks of some MB: emptied anew each time, or not at all; after an error the system has them again."
+    out = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, check=True).stdout
+    given_back, kept, returned = map(int, out.split())
+    assert given_back > 60 and kept < 6 and returned > 100, out
+
+
+def test_fit_keeps_its_memory_while_it_trains(tmp_path, monkeypatch):
+    open_, seen = [], []
+
+    @contextmanager
+    def watched():
+        open_.append(True)
+        yield
+        open_.clear()
+    monkeypatch.setattr('llmbook.train.loop.keep_memory', watched)
+    monkeypatch.setattr(CLM, 'counts', lambda self, batch, counts=CLM.counts: seen.append(bool(open_)) or counts(self, batch))
+    train(tmp_path/'run', steps=2)
+    assert seen and all(seen) and not open_
 
 
 def test_flops_are_counted():

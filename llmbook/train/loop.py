@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['total', 'Speed', 'add_shares', 'update', 'write_state', 'random_state', 'save_state', 'read_state', 'set_random',
            'load_state', 'micro_rows', 'LocalEngine', 'matmul_flops', 'flops_per_token', 'rows_per_second',
-           'measure_speed', 'same_run', 'begun', 'aside', 'Run', 'resume', 'settle', 'on_sigterm', 'standing',
-           'plot_log', 'warn_skipped', 'fit']
+           'measure_speed', 'keep_memory', 'same_run', 'begun', 'aside', 'Run', 'resume', 'settle', 'on_sigterm',
+           'standing', 'plot_log', 'warn_skipped', 'fit']
 
 # %% ../../nbs/21_loop.ipynb #d9436a66
+import ctypes
 import json
 import math
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -295,6 +297,22 @@ def measure_speed(
     torch.set_num_threads(n)
     return found[max(rates, key=rates.get)], rates
 
+# %% ../../nbs/21_loop.ipynb #5eedfa02
+@contextmanager
+def keep_memory()->Iterator[None]: # while it is open
+    "Freed memory stays with the process. Acts on glibc alone. Source: the manual page mallopt(3)."
+    libc = ctypes.CDLL(None) if sys.platform == 'linux' else None
+    if not hasattr(libc, 'mallopt'):
+        yield
+        return
+    trim, mmap = -1, -3 # names of the two thresholds in malloc.h
+    libc.mallopt(mmap, 32 << 20) # blocks up to 32 MB, the most that glibc takes, come from the heap
+    libc.mallopt(trim, -1) # and the end of the heap is not given back
+    try: yield
+    finally:
+        libc.mallopt(trim, 64 << 20) # where glibc's own rule ends up after one free of 32 MB
+        libc.malloc_trim(0)
+
 # %% ../../nbs/21_loop.ipynb #505c4d07
 def same_run(
     folder:Path, # of a run
@@ -495,7 +513,7 @@ def fit(
     found = resume(engine, run, stream.seed)
     if engine.steps < steps: settle(engine, objective, stream[engine.steps], run)
     peak, (seen, bad) = flops / matmul_flops() / engine.world, engine.share(standing(run.rows()))
-    with on_sigterm() as asked, Progress(steps, run.command, engine.steps, hidden=engine.rank > 0) as bar:
+    with keep_memory(), on_sigterm() as asked, Progress(steps, run.command, engine.steps, hidden=engine.rank > 0) as bar:
         if found and engine.steps < steps: bar.say(f"{run.folder}: goes on from step {engine.steps}")
         while engine.steps < steps:
             began = time.perf_counter()
