@@ -35,7 +35,8 @@ from llmbook.train.loop import LocalEngine, Run, Speed, fit, flops_per_token, ma
 from llmbook.train.optim import param_groups
 
 LR, BETAS, DECAY, CLIP = 1e-3, (0.9, 0.95), 0.1, 1.0
-NAMES = ('ours', 'plain', 'trainer', 'ours giving back', 'ours compiled', 'plain compiled', 'trainer compiled')
+EAGER = ['ours', 'plain', 'trainer', 'ours giving back']
+COMPILED = ['ours compiled', 'plain compiled', 'trainer compiled']
 
 
 class Turns:
@@ -171,7 +172,7 @@ def compare(size, args):
     with tempfile.TemporaryDirectory() as where:
         folder, rows = Path(where), args.rows or PRESETS[size][0]
         model = prepare(folder, size)
-        names = list(NAMES if args.compiled else NAMES[:4])
+        names = EAGER + (COMPILED if args.compiled else [])
         torch.set_num_threads(args.threads)
         peak, flops = matmul_flops(), flops_per_token(model, model.config.block_size)
         seconds, losses = race(names, folder, rows, args.threads, args.steps, rounds=args.rounds + 1)
@@ -180,7 +181,7 @@ def compare(size, args):
     tokens, out = rows*model.config.block_size, {}
     for name in names:
         rates = [tokens / s for s in seconds[name]]
-        ratios = {f'over {other}': [b / a for a, b in zip(seconds[name], seconds[other])] for other in NAMES[1:4]}
+        ratios = {f'over {other}': [b / a for a, b in zip(seconds[name], seconds[other])] for other in EAGER[1:]}
         out[name] = {'tokens_per_s': statistics.median(rates), 'share_of_matmul': statistics.median(rates)*flops/peak}
         out[name] |= {k: [statistics.median(v), min(v), max(v)] for k, v in ratios.items()}
         print(f"{size:5} {name:16} {out[name]['tokens_per_s']:8,.0f} tokens/s, {out[name]['share_of_matmul']:4.0%} of matmul; "
