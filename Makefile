@@ -36,9 +36,9 @@ run: env ## write text, train a tokenizer and a model, measure them, report; aga
 
 test: env ## lint, layout, every chapter, the fast tests; pytest's line comes last
 	$(BIN)/ruff check --quiet .
-	$(BIN)/pytest -q tests/test_layout.py
+	$(BIN)/pytest -q tests/book/test_layout.py
 	$(BIN)/nbdev-test --n-workers 2 --timing
-	$(BIN)/pytest -q -m "not slow and not gpu" --ignore=tests/test_layout.py
+	$(BIN)/pytest -q -m "not slow and not gpu" --ignore=tests/book/test_layout.py
 
 test-slow: env ## the tests that take longer
 	$(BIN)/pytest -q -m "slow and not gpu"

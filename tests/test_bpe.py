@@ -1,4 +1,4 @@
-"Chapter 06: what a notebook cannot say about itself."
+"What a notebook cannot say about itself."
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"Chapter 00: seeds that stay, files that are whole, command lines that say what is wrong."
+"Seeds that stay, files that are whole, command lines that say what is wrong."
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"Chapter 02: every kind of file, the Hub on a local folder, what holding out and mixing keep, one line for each mistake."
+"Every kind of file, the Hub on a local folder, what holding out and mixing keep, one line for each mistake."
 
 import gzip
 import itertools

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT/'README.md').read_text('utf-8')
 START = json.loads((ROOT/'nbs/start.ipynb').read_text('utf-8'))['cells']
 COLAB = next(''.join(c['source']) for c in START if 'COLAB_RELEASE_TAG' in ''.join(c['source']))

@@ -1,6 +1,6 @@
 """The house: what a notebook cannot say about itself. Each rule reads a repository's root and returns its complaints.
 
-`tests/test_layout_mutants.py` breaks each rule once and sees it complain.
+`tests/book/test_layout_mutants.py` breaks each rule once and sees it complain.
 """
 import ast
 import io
@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = dict(enumerate(['text', 'model', 'train', 'scale', 'compress', 'align', 'evaluation', 'serve']))
-TOP = {'00_core': 'core', '80_book': 'book'}  # chapters whose modules stand beside the parts
+TOP = {'000_core': 'core', '002_files': 'files', '004_lesson': 'lesson', '800_book': 'book'}  # modules beside the parts
 PAGES = {'index', 'start', 'commands', 'library', 'layouts'}  # notebooks that are no chapters and export nothing
 BY_HAND = {'__init__.py', '_modidx.py', 'cli.py', '__main__.py'}  # modules that need no notebook
 OUTPUT_KB = 300
@@ -38,7 +38,7 @@ def notebooks(root): return sorted((root/'nbs').glob('*.ipynb'))
 def prose(root): return sorted((root/'nbs').glob('*.md'))
 
 
-def chapters(root): return [p for p in notebooks(root) if re.match(r'\d\d_', p.name)]
+def chapters(root): return [p for p in notebooks(root) if re.match(r'\d{3}_', p.name)]
 
 
 def modules(root):
@@ -108,7 +108,10 @@ def expected_module(stem):
     return f'{PARTS[int(number[0])]}.{name}' if int(number[0]) in PARTS else None
 
 
-def numbers_of(root): return {m: int(p.name[:2]) for p in chapters(root) if (m := expected_module(p.stem))}
+def number(path): return int(path.name[:3])
+
+
+def numbers_of(root): return {m: number(p) for p in chapters(root) if (m := expected_module(p.stem))}
 
 
 def imported(body, package):
@@ -168,8 +171,8 @@ def changed(root, copy, folder, pattern):
 def one_notebook_one_module(root, tmp):
     bad, seen = [], {}
     for p in notebooks(root):
-        if p.stem not in PAGES and not re.fullmatch(r'\d\d_[a-z][a-z0-9_]*', p.stem):
-            bad.append(f'{p.name}: a chapter is named NN_name.ipynb')
+        if p.stem not in PAGES and not re.fullmatch(r'\d{3}_[a-z][a-z0-9_]*', p.stem):
+            bad.append(f'{p.name}: a chapter is named NNN_name.ipynb')
             continue
         own, out = default_exp(p), exports(p)
         if len(own) > 1: bad.append(f'{p.name}: {len(own)} default_exp')
@@ -187,7 +190,7 @@ def one_notebook_one_module(root, tmp):
 def part_folder_matches_number(root, tmp):
     bad = []
     for p in notebooks(root):
-        want = expected_module(p.stem) if re.match(r'\d\d_', p.name) else None
+        want = expected_module(p.stem) if re.match(r'\d{3}_', p.name) else None
         if default_exp(p) != ([want] if want else []): bad.append(f'{p.name}: exports {default_exp(p)}, not {want}')
     return bad
 
@@ -219,12 +222,12 @@ def imports_only_smaller_numbers(root, tmp):
             target = next((n for n in ('.'.join(parts[:2]), parts[0]) if n in numbers), None)
             if target is None: bad.append(f'{where}:{line}: no chapter exports llmbook.{name}')
             elif numbers[target] > own or numbers[target] == own and not itself:
-                bad.append(f'{where}:{line}: chapter {own:02} imports {target}, of chapter {numbers[target]:02}')
+                bad.append(f'{where}:{line}: chapter {own:03} imports {target}, of chapter {numbers[target]:03}')
     for p in modules(root):
         name, package = dotted(root, p), p.relative_to(root).parent.parts
         if name in numbers: check(p.relative_to(root), numbers[name], syntax(p), package, itself=False)
     for p in chapters(root):
-        for i, c in code(p): check(f'{p.name}: cell {i}', int(p.name[:2]), tree(c), [], itself=True)
+        for i, c in code(p): check(f'{p.name}: cell {i}', number(p), tree(c), [], itself=True)
     return bad
 
 
@@ -232,7 +235,7 @@ def unique_names(root, tmp):
     "The site's pages are flat, and no name is exported twice."
     bad, seen = [], {}
     pages = [(re.sub(r'^\d+_', '', p.stem), p.name) for p in notebooks(root) + prose(root)]
-    numbers = [(p.name[:2], p.name) for p in chapters(root)]
+    numbers = [(number(p), p.name) for p in chapters(root)]
     public = []
     for p in modules(root):
         names = [ast.literal_eval(n.value) for n in syntax(p).body

@@ -37,9 +37,9 @@ MOON = [cell('# Moon', cell_type='markdown'), cell("#| export\ndef land(on:'Moon
 def staged(tmp_path_factory):
     "A copy of the repository as far as the site needs it, staged; the notebooks that could not be, one of which must not."
     site = copy_house(ROOT, tmp_path_factory.mktemp('site'))
-    moon = site/'nbs/98_moon.ipynb'
+    moon = site/'nbs/980_moon.ipynb'
     moon.write_text(json.dumps(dict(cells=MOON, metadata={}, nbformat=4, nbformat_minor=5)))
-    failed = json.loads(run(site, sys.executable, ROOT/'tests/staging.py').splitlines()[-1])
+    failed = json.loads(run(site, sys.executable, ROOT/'tests/book/staging.py').splitlines()[-1])
     moon.unlink()
     return site, failed
 
@@ -338,9 +338,9 @@ CHECKS = [headings_make_an_outline, links_lead_to_pages_and_anchors, links_out_o
 
 
 def test_every_notebook_can_be_staged(staged):
-    *bad, moon = sorted(staged[1], key=lambda line: line.startswith('98_moon.ipynb'))
+    *bad, moon = sorted(staged[1], key=lambda line: line.startswith('980_moon.ipynb'))
     assert not bad, '\n'.join(['', *bad])
-    assert moon.startswith('98_moon.ipynb') and "'Moon' is not defined" in moon
+    assert moon.startswith('980_moon.ipynb') and "'Moon' is not defined" in moon
 
 
 @cache
@@ -367,22 +367,22 @@ def written(name, text): return staged_cell(name, text, cell_type='markdown')
 def image(mime, data): return [dict(output_type='display_data', data={mime: data}, metadata={})]
 
 
-LAYOUTS, CHAPTER = 'layouts.ipynb', '13_attention.ipynb'
+LAYOUTS, CHAPTER = 'layouts.ipynb', '130_attention.ipynb'
 MUTANTS = [
     ('headings_make_an_outline', 'a second title', written(CHAPTER, '# Another title')),
     ('headings_make_an_outline', 'no title', page('install.md', 'title: Install', 'author: nobody')),
     ('headings_make_an_outline', 'a skipped level', append('_proc/install.md', '\n#### Deep\n')),
     ('headings_make_an_outline', 'glued to a paragraph', append('_proc/install.md', '\nText\n## Heading\n')),
     ('headings_make_an_outline', 'no description', page('install.md', 'description:', 'subtitle:')),
-    ('links_lead_to_pages_and_anchors', 'no such page', written(CHAPTER, 'See [the moon](99_moon.ipynb).')),
-    ('links_lead_to_pages_and_anchors', 'no such anchor', written(CHAPTER, 'See [the loop](21_loop.ipynb#moon).')),
+    ('links_lead_to_pages_and_anchors', 'no such page', written(CHAPTER, 'See [the moon](990_moon.ipynb).')),
+    ('links_lead_to_pages_and_anchors', 'no such anchor', written(CHAPTER, 'See [the loop](216_loop.ipynb#moon).')),
     ('links_lead_to_pages_and_anchors', 'no such anchor here', append('_proc/install.md', '\n[Up](#moon)\n')),
     ('links_lead_to_pages_and_anchors', "one of nbdev's", written(CHAPTER, 'See [`fit`](/loop.html#moon).')),
     ('links_lead_to_pages_and_anchors', 'no such file', append('_proc/install.md', '\n[The moon](../MOON)\n')),
     ('links_lead_to_pages_and_anchors', 'in HTML', staged_cell(CHAPTER, 'x', image('text/html', '<a href="moon.html">x</a>'))),
     ('links_out_of_the_root_are_whole', 'a relative link', append('_proc/changelog.md', '\n[The licence](LICENSE)\n')),
-    ('navigation_lists_every_page_once', 'left out', replace('_proc/_quarto.yml', '          - 06_bpe.ipynb\n', '')),
-    ('navigation_lists_every_page_once', 'twice', replace('_proc/_quarto.yml', '06_bpe', '02_corpus')),
+    ('navigation_lists_every_page_once', 'left out', replace('_proc/_quarto.yml', '          - 060_bpe.ipynb\n', '')),
+    ('navigation_lists_every_page_once', 'twice', replace('_proc/_quarto.yml', '060_bpe', '020_corpus')),
     ('navigation_lists_every_page_once', 'gone', lambda site: (site/'_proc/install.md').unlink()),
     ('navigation_lists_every_page_once', 'no icon', lambda site: (site/'_proc/images/favicon.svg').unlink()),
     ('one_page_one_name', 'two pages', page(CHAPTER, 'output-file: attention.html', 'output-file: loop.html')),

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: pip install playwright')
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 pytestmark = [pytest.mark.slow,
@@ -240,11 +240,11 @@ def shots(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize('name, without', [('start', ()), ('22_clm', ('#| slow',))])
+@pytest.mark.parametrize('name, without', [('start', ()), ('220_clm', ('#| slow',))])
 def test_every_cell_runs(lab, browser, shots, name, without):
     """Restart and run all: no error, nothing red, a bar that moves and arrives, every picture.
 
-    All old outputs are taken away first. The cell of chapter 22 that is marked slow trains for four minutes and is
+    All old outputs are taken away first. The cell of the chapter `clm` that is marked slow trains for four minutes and is
     left out; the cells behind it read its committed results, as they do when the book is built.
     """
     path = lab.root/f'nbs/{name}.ipynb'

@@ -5,7 +5,7 @@ import pytest
 import test_layout as house
 from test_layout import ROOT
 
-FIRST, SECOND = 'nbs/00_core.ipynb', 'nbs/13_attention.ipynb'
+FIRST, SECOND = 'nbs/000_core.ipynb', 'nbs/130_attention.ipynb'
 MODULE = 'llmbook/model/attention.py'
 
 
@@ -81,15 +81,16 @@ ACT = '\nclass Public:\n    "What."\n    def act(self): pass\n'
 INIT = ACT.replace('act(self)', '__init__(self, x)')
 PUBLIC = 'def public(\n    x, # a number\n    y, # another\n):\n    "What it does."\n'
 AHEAD = '\nfrom ..train.loop import fit\n'
-SOLUTION = "#| code-summary: Solution\nassert grade('13.1', 5)"
+SOLUTION = "#| code-summary: Solution\nassert grade('attention.1', 5)"
 EXP = '"#| default_exp model.attention'
 MUTANTS = [
     ('one_notebook_one_module', 'two notebooks, one module', replace(FIRST, '"#| default_exp core', EXP)),
     ('one_notebook_one_module', 'two modules, one notebook', add('#| default_exp model.other')),
     ('one_notebook_one_module', 'a cell exported elsewhere', add('#| export model.other\nx = 1')),
     ('one_notebook_one_module', 'a notebook without a number', rename(SECOND, 'nbs/attention.ipynb')),
+    ('one_notebook_one_module', 'a number of two digits', rename(SECOND, 'nbs/13_attention.ipynb')),
     ('part_folder_matches_number', 'another part', replace(SECOND, EXP, '"#| default_exp train.attention')),
-    ('part_folder_matches_number', 'a module of another name', rename(SECOND, 'nbs/13_attend.ipynb')),
+    ('part_folder_matches_number', 'a module of another name', rename(SECOND, 'nbs/130_attend.ipynb')),
     ('no_stale_module', 'a notebook is gone', lambda root: (root/SECOND).unlink()),
     ('no_stale_module', 'a module is gone', lambda root: (root/MODULE).unlink()),
     ('packages_are_bare', 'a part that imports', append('llmbook/model/__init__.py', 'from . import attention\n')),
@@ -98,9 +99,9 @@ MUTANTS = [
     ('imports_only_smaller_numbers', 'a late import', append(MODULE, '\ndef _f():\n    import llmbook.book\n')),
     ('imports_only_smaller_numbers', 'an import of itself', append(MODULE, '\nfrom .attention import attend\n')),
     ('imports_only_smaller_numbers', 'a lesson that looks ahead', add('from llmbook.book import run')),
-    ('unique_names', 'two chapters, one page', copy(SECOND, 'nbs/95_attention.ipynb')),
+    ('unique_names', 'two chapters, one page', copy(SECOND, 'nbs/950_attention.ipynb')),
     ('unique_names', 'a chapter and a page of prose', append('nbs/attention.md', 'x')),
-    ('unique_names', 'two chapters, one number', copy(SECOND, 'nbs/13_another.ipynb')),
+    ('unique_names', 'two chapters, one number', copy(SECOND, 'nbs/130_another.ipynb')),
     ('unique_names', 'a name exported twice', append('llmbook/text/other.py', "__all__ = ['attend']\n")),
     ('import_cells_hold_imports_only', 'an import beside code', add('import math\nmath.pi')),
     ('import_cells_hold_imports_only', 'an import inside a demo', add('def demo():\n    import math')),
@@ -131,10 +132,10 @@ MUTANTS = [
     ('solutions_are_folded', 'for all to see', add(SOLUTION)),
     ('solutions_are_folded', 'folded on the site alone', add(SOLUTION.replace('\n', '\n#| code-fold: true\n', 1))),
     ('solutions_are_folded', 'without a name', replace(SECOND, '    "#| code-summary: Solution\\n",\n', '')),
-    ('links_lead_somewhere', 'a chapter that is not there', prose('See [the moon](99_moon.ipynb#craters).')),
+    ('links_lead_somewhere', 'a chapter that is not there', prose('See [the moon](990_moon.ipynb#craters).')),
     ('links_lead_somewhere', 'on a page of prose', append('nbs/install.md', '\nSee [the moon](moon.md).\n')),
     ('sidebar_lists_every_page', 'an unlisted page of prose', append('nbs/moon.md', 'x')),
-    ('sidebar_lists_every_page', 'an unlisted one', copy(SECOND, 'nbs/99_moon.ipynb')),
+    ('sidebar_lists_every_page', 'an unlisted one', copy(SECOND, 'nbs/990_moon.ipynb')),
     ('sidebar_lists_every_page', 'a listed one is gone', lambda root: (root/SECOND).unlink()),
     ('sidebar_lists_every_page', 'no link', replace_link),
     ('nothing_unsafe', 'pickle', append(MODULE, '\n_x = torch.load("x", weights_only=False)\n')),
