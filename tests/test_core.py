@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from llmbook import core
-from llmbook.core import Progress, UserError, as_type, atomic_write, environment, exercise, flags_of, generator, grade, nearest
+from llmbook.core import Progress, UserError, as_type, atomic_write, environment, flags_of, generator, grade, nearest
 from llmbook.core import parser_of, read_args, read_json, read_jsonl, seed_of, write_json, write_jsonl, write_text
 
 
@@ -101,30 +101,38 @@ def test_jsonl(tmp_path):
 
 
 def test_grade_never_raises(monkeypatch):
-    monkeypatch.setattr(core, 'CHECKS', {})
-    @exercise('99.1')
     def check(answer):
         assert answer() == 1, "not one\nand more"
+    monkeypatch.setattr('llmbook.exercises.core.check_99', check, raising=False)
     def fails(error):
         def answer(): raise error
         return answer
-    assert grade('99.1', lambda: 1) and repr(grade('99.1', lambda: 1)) == 'Exercise 99.1: passed.' and grade(99.1,
-            lambda: 1)
+    assert grade('core.99', lambda: 1) and repr(grade('core.99', lambda: 1)) == 'Exercise core.99: passed.'
     for answer in (None, ..., 5, 'x', [], lambda: 2, lambda x: 1,
             *map(fails, (ValueError(), KeyError('k'), SystemExit(1), RecursionError('a\nb')))):
-        said = grade('99.1', answer)
+        said = grade('core.99', answer)
         assert not said and 'not yet' in repr(said) and '\n' not in repr(said)
-    for number in ('99.2', 1, None, [], ()): assert 'no such exercise' in repr(grade(number, 1))
+
+
+def test_an_id_is_checked_before_anything_is_imported(monkeypatch):
+    monkeypatch.setattr(core.importlib, 'import_module', lambda name: pytest.fail(f'imported {name}'))
+    for name in ('../core.1', 'core.1.2', 'os.path.1', 'Core.1', 'core', 'core.', 'core.x', 'core.\u0661', 'a b.1', 1, None, ()):
+        assert 'is no exercise' in repr(grade(name, 1)), name
+
+
+def test_an_unknown_exercise_is_named():
+    for name, hint in (('corpse.1', "did you mean 'corpus'"), ('moon.1', 'no such exercise'), ('core.98', 'no such exercise')):
+        assert hint in repr(grade(name, 1))
 
 
 def test_results(tmp_path, monkeypatch):
     (tmp_path/'nbs/results').mkdir(parents=True)
     for where in (tmp_path, tmp_path/'nbs'):
         monkeypatch.chdir(where)
-        assert core.save_results('22_x', {'loss': [2.5], 'run': {'steps': 3}}) == tmp_path/'nbs/results/22_x.json'
-        assert core.load_results('22_x').loss[0] == 2.5 and core.load_results('22_x').run.steps == 3
-    with pytest.raises(UserError, match='under 20,000'): core.save_results('22_x', {'loss': [0.123] * 10_000})
-    with pytest.raises(UserError, match='no such file'): core.load_results('23_x')
+        assert core.save_results('x', {'loss': [2.5], 'run': {'steps': 3}}) == tmp_path/'nbs/results/x.json'
+        assert core.load_results('x').loss[0] == 2.5 and core.load_results('x').run.steps == 3
+    with pytest.raises(UserError, match='under 20,000'): core.save_results('x', {'loss': [0.123] * 10_000})
+    with pytest.raises(UserError, match='no such file'): core.load_results('y')
 
 
 def test_progress_says_plain_lines(capsys):

@@ -18,10 +18,10 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
 
-from ..core import UserError, exercise, nearest, write_json
+from ..core import UserError, nearest, write_json
 from ..model.checkpoints import load_model
 from ..model.ngram import Ngram, uniform_nats
-from ..text.batches import IGNORE, document_batches, encode_documents, windows_of
+from ..text.batches import IGNORE, document_batches, encode_documents
 from ..text.corpus import HELD_START, hold_out, local_documents, pydoc_documents, world_documents
 
 # %% ../../nbs/600_perplexity.ipynb #1706be8e
@@ -231,51 +231,3 @@ def evaluate(
         print_task(t, results[t])
         if out: write_json(Path(out)/'results.json', {'model': str(model), 'tasks': results})
     return results
-
-# %% ../../nbs/600_perplexity.ipynb #1a75f872
-@exercise('perplexity.1')
-def _check_perplexity_1(answer):
-    "Bits a byte from a perplexity."
-    answer = float(answer)
-    assert not math.isclose(answer, math.log2(32), abs_tol=0.01), "That is bits a token; a token has four bytes."
-    assert not math.isclose(answer, math.log(32) / 4, abs_tol=0.01), "Those are nats; a bit is 0.69 of them."
-    assert math.isclose(answer, 1.25, abs_tol=0.005), "Bits a token first: how many doublings make 32?"
-
-
-@exercise('perplexity.2')
-def _check_perplexity_2(answer):
-    "The paired difference, in standard errors."
-    rng = np.random.default_rng(2)
-    sizes = rng.integers(20, 200, 60)
-    hard = sizes * rng.gamma(4, 0.5, 60)
-    for gap in (0.05, -0.02, 0):
-        a, b = hard + sizes * (gap + 0.1 * rng.standard_normal(60)), hard
-        found, right = answer(a, b, sizes), rate(a - b, sizes)
-        assert found is not None, "Return a number."
-        assert found * right.mean > 0, "The sign is that of a - b."
-        z = right.mean / right.error
-        assert math.isclose(found, z, rel_tol=0.02), f"The difference is {z:.2f} paired errors from zero, not {found:.2f}."
-
-# %% ../../nbs/600_perplexity.ipynb #e91bde88
-@exercise('perplexity.3')
-def _check_perplexity_3(answer):
-    "Windows in which each question counts once."
-    for n, block, stride in ((10, 4, 2), (9, 4, 4), (3, 8, 4), (64, 16, 5), (17, 16, 1)):
-        found = [tuple(w) for w in answer(n, block, stride)]
-        case = f"{n} questions, windows of {block}, stride {stride}"
-        asked = [q for start, end, first in found for q in range(first, end)]
-        assert sorted(asked) == list(range(n)), f"{case}: counted are {asked[:12]}"
-        assert all(end - start <= block and start <= first for start, end, first in found), f"{case}: a window is too long."
-        assert found == windows_of(n, block, stride), f"{case}: {windows_of(n, block, stride)}, not {found}"
-
-
-@exercise('perplexity.4')
-def _check_perplexity_4(answer):
-    "Bits a byte of an n-gram over bytes."
-    train, held = ['the mill and the lamp', 'é è é è'] * 3, ['the lamp', 'é and è']
-    def ids(texts): return [[1, *(b + 8 for b in t.encode()), 2] for t in texts]
-    for n in (1, 3):
-        right = bits_per_byte(Ngram(n, 264).fit(ids(train)).nats(ids(held)), held).mean
-        found = answer(train, held, n)
-        assert found is not None, "Return a number."
-        assert math.isclose(found, right, rel_tol=1e-6), f"n={n}: {right:.3f} bits a byte, not {found:.3f}."

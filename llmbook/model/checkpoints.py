@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 import llmbook
-from ..core import UserError, exercise, generator, read_json, write_json, write_text
+from ..core import UserError, generator, read_json, write_json, write_text
 from .generate import generate
 from .transformer import Config, Transformer, count_parameters
 from ..text.bpe import BEGIN, END, PAD, load_tokenizer, save_tokenizer
@@ -339,32 +339,3 @@ def complete(
     texts = [tokenizer.decode(row) for row in out.tolist()]
     for text in texts: print(text)
     return texts
-
-# %% ../../nbs/170_checkpoints.ipynb #62dd39ab
-@exercise('checkpoints.1')
-def _check_checkpoints_1(answer):
-    "Bytes of a file."
-    assert answer != 4*(2*100*8 + 20), "Tied: the matrix of the logits is the embedding, and stored once."
-    assert answer == 4*(100*8 + 20), "Four bytes for each number of the 100 x 8 matrix and of the 20 others."
-
-@exercise('checkpoints.2')
-def _check_checkpoints_2(answer):
-    "Names of the files that changed."
-    old, new = {'a': '1', 'b': '2', 'c': '3'}, {'a': '1', 'b': '9', 'd': '4'}
-    assert answer(old, old) is not None, "Return a set of names."
-    assert set(answer(old, old)) == set(), "Nothing changed between a manifest and itself."
-    assert set(answer(old, new)) == {'b', 'c', 'd'}, "b has another checksum, c is gone, d is new."
-
-# %% ../../nbs/170_checkpoints.ipynb #8f300af4
-@exercise('checkpoints.3')
-def _check_checkpoints_3(answer):
-    "Is a name safe?"
-    for name in ('model.safetensors', 'trainer/rng-0.x', 'a..b'): assert answer(name), f"{name!r} is harmless."
-    for name in ('../x', '/etc/passwd', 'a/../../x', '..', '', 'a//b', 'C:\\x', '.hidden'):
-        assert not answer(name), f"{name!r} was let through."
-
-@exercise('checkpoints.4')
-def _check_checkpoints_4(answer):
-    "(parameters, bytes) of a file's tensors."
-    assert len(answer) == 2 and answer[0] > 0 and answer[1] > 0, "Give (numbers, bytes), both above zero."
-    assert answer[1] / answer[0] in (1, 2, 4, 8), "Bytes over numbers is the size of one type; leave out the header."

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from ..core import exercise
 
 # %% ../../nbs/110_gradients.ipynb #2bdd2ead
 def numeric_gradient(
@@ -123,45 +122,3 @@ def descend(
             for p, g in zip(params, grads): p -= lr * g
         losses.append(value.item())
     return losses
-
-# %% ../../nbs/110_gradients.ipynb #24e3af6c
-@exercise('gradients.1')
-def _check_gradients_1(answer):
-    "Two slopes by hand."
-    a, b = answer
-    assert not math.isclose(a, 5), "`a` stands in both factors: add what comes along both ways."
-    assert math.isclose(a, 7), "By `a`: along the first factor the slope is a + b, along the second it is a."
-    assert math.isclose(b, 2), "By `b`: only the second factor holds it, and that is multiplied by a."
-
-
-@exercise('gradients.2')
-def _check_gradients_2(answer):
-    "A sigmoid with its slope."
-    for v in (-3.0, 0.0, 1.5):
-        x = Scalar(v)
-        y = answer(x)
-        assert isinstance(y, Scalar), "Return a Scalar, so that the walk can go on."
-        y.backward()
-        s = 1 / (1 + math.exp(-v))
-        assert math.isclose(y.value, s), f"At {v} the value is {s:.3f}, not {y.value:.3f}."
-        assert math.isclose(x.grad, s * (1 - s)), f"At {v} the slope is {s * (1 - s):.3f}, not {x.grad:.3f}."
-
-# %% ../../nbs/110_gradients.ipynb #e21b8ca7
-@exercise('gradients.3')
-def _check_gradients_3(answer):
-    "A loop that forgets nothing it needs, and nothing more."
-    w = torch.tensor([3.0, -2.0], requires_grad=True)
-    losses = answer(lambda: (w ** 2).sum(), [w], 3, 0.25)
-    assert losses is not None, "Return the losses."
-    right = [3 * 0.5 ** 3, -2 * 0.5 ** 3]
-    assert torch.allclose(w.detach(), torch.tensor(right)), f"Three halvings end at {right}, not at {w.tolist()}."
-    assert losses == [13.0, 3.25, 0.8125], f"The losses before each step are 13, 3.25 and 0.8125, not {losses}."
-
-
-@exercise('gradients.4')
-def _check_gradients_4(answer):
-    "The best table's loss on a text."
-    for text, right in (('abababab', 0.0), ('aabbaabba', 1.0), ('abacabaca', 0.5), ('éé', 0.0)):
-        found = answer(text)
-        assert found is not None, "Return a number."
-        assert math.isclose(found, right, abs_tol=1e-6), f"{text!r}: {right} bits a byte after the first, not {found:.3f}."

@@ -20,7 +20,7 @@ from pathlib import Path
 import regex
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from ..core import UserError, exercise, write_json, write_text
+from ..core import UserError, write_json, write_text
 from .corpus import local_documents
 
 # %% ../../nbs/060_bpe.ipynb #ba1e50b7
@@ -288,47 +288,3 @@ def tokenizer(
           f"{bytes_per_token(learnt, read()):.2f} bytes a token")
     if size < vocab_size: print(f"no pair is left that occurs twice: the vocabulary is {size:,}, not {vocab_size:,}")
     return save_tokenizer(learnt, out)
-
-# %% ../../nbs/060_bpe.ipynb #cdb45ab6
-@exercise('bpe.1')
-def _check_bpe_1(answer):
-    "Two merges by hand: (left, right, tokens left)."
-    words = {'mama': 4, 'am': 3, 'ma': 2}
-    bpe = BPE(train_bpe(words, 2))
-    left, right, n = answer
-    assert (left, right) != ('a', 'm'), "Count again after the first merge: most of the pairs (a, m) are gone."
-    assert left.encode() + right.encode() == bpe.pieces[-1] and left == right, "That is not the second merge."
-    assert n == sum(k * len(bpe.encode(w)) for w, k in words.items()), "Count the tokens of all nine words again."
-
-# %% ../../nbs/060_bpe.ipynb #0e69afe1
-@exercise('bpe.2')
-def _check_bpe_2(answer):
-    "The fewest pieces that spell a word."
-    pieces = {bytes([b]) for b in range(256)} | {b'ab', b'abc', b'cde', b'aa', b'aaa', b'caaa'}
-    for word, least in {'': 0, 'x': 1, 'abc': 1, 'abcde': 2, 'aaaa': 2, 'aacaaa': 2, 'é': 2, 'abcaaa': 2}.items():
-        assert (n := answer(pieces, word)) == least, f"{word!r} can be spelt with {least} pieces; the answer says {n}."
-
-# %% ../../nbs/060_bpe.ipynb #5561ae33
-@exercise('bpe.3')
-def _check_bpe_3(answer):
-    "One string for each id, never half a character, none later than it can be."
-    text = 'naïve 🙂 日本語, told 🙂 twice'
-    for bpe in (BPE([]), BPE(train_bpe(count_words([text] * 3), 20))):
-        ids = bpe.encode(text)
-        out = list(answer(bpe, ids))
-        assert len(out) == len(ids), f"{len(ids)} ids need as many strings (some may be empty); here are {len(out)}."
-        assert '\ufffd' not in ''.join(out), "A replacement character came out: half a character was decoded."
-        for k in range(len(ids) + 1):
-            whole = b''.join(bpe.pieces[i] for i in ids[:k]).decode(errors='ignore')
-            assert ''.join(out[:k]) == whole, f"After {k} ids the reader should see {whole!r}."
-
-# %% ../../nbs/060_bpe.ipynb #010da6f6
-@exercise('bpe.4')
-def _check_bpe_4(answer):
-    "(texts, n): n merges are just enough for two bytes a token."
-    texts, n = list(answer[0]), answer[1]
-    assert sum(len(t.encode()) for t in texts) >= 10_000, "Give at least 10,000 bytes of text, as a list of strings."
-    merges = train_bpe(count_words(texts), n)
-    enough, less = (bytes_per_token(as_tokenizer(BPE(merges[:k])), texts) for k in (n, max(0, n - 1)))
-    assert enough >= 2, f"{n} merges give {enough:.2f} bytes a token."
-    assert less < 2, f"Fewer would do: {n - 1} merges already give {less:.2f} bytes a token."

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['PLACES', 'THINGS', 'QUALITIES', 'TRADES', 'COUNTS', 'NAMES', 'TRADE', 'HOME', 'PRONOUN', 'FAME', 'POSITIVE',
            'NEGATIVE', 'SURFACE', 'PLACES_BUT', 'MOVES', 'IDLE', 'QUESTIONS', 'REPLIES', 'ANSWERS', 'VERBS', 'DEEDS',
-           'INTRO', 'WITH', 'TIMES', 'THERE', 'MORE', 'STARTS', 'LEAST', 'MOST', 'LONG', 'KINDS', 'BROKEN', 'Source',
-           'Writer', 'Reader', 'Event', 'State', 'tell', 'frequencies', 'Story', 'write_story', 'read_story', 'parse',
-           'is_story', 'Fact', 'facts']
+           'INTRO', 'WITH', 'TIMES', 'THERE', 'MORE', 'STARTS', 'LEAST', 'MOST', 'LONG', 'KINDS', 'Source', 'Writer',
+           'Reader', 'Event', 'State', 'tell', 'frequencies', 'Story', 'write_story', 'read_story', 'parse', 'is_story',
+           'Fact', 'facts']
 
 # %% ../../nbs/014_world.ipynb #b58c2d55
-import gzip
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from functools import lru_cache
 from random import Random
 from typing import NamedTuple
 
-from ..core import exercise, seed_of
+from ..core import seed_of
 
 # %% ../../nbs/014_world.ipynb #6484bacb
 class Source:
@@ -690,49 +689,3 @@ def facts()->list[Fact]: # two for every character
         elif e.verb in ('ask trade', 'ask home'): said[e.other, e.verb[4:]] += 1
     return [Fact(name, relation, value[name], 1000*said[name, relation]/len(stories))
             for name in NAMES for relation, value in (('trade', TRADE), ('home', HOME))]
-
-# %% ../../nbs/014_world.ipynb #945fde46
-@exercise('world.1')
-def _check_world_1(answer):
-    "The entropy of the changed tiny world, in bits."
-    assert isinstance(answer, (int, float)), "The answer is a number."
-    hint = "Weigh Odo's own entropy by how often Odo is drawn, and add the bit for the name."
-    assert abs(answer - 1.4056) < 0.006, hint
-
-# %% ../../nbs/014_world.ipynb #8550de92
-@exercise('world.2')
-def _check_world_2(answer):
-    "Blind minus exact by kind, nats a story."
-    sample = [write_story(i) for i in range(20)]
-    got = answer(sample)
-    assert isinstance(got, dict), "Return a dict."
-    assert 'thing' in got, "The keys are the kinds: thing, place, ..."
-    want = sum(s.logp - s.blind for s in sample)/20
-    assert abs(sum(got.values()) - want) < 1e-6, "All kinds together must be the whole gap, in nats a story."
-    forced = sum(-b for s in sample for (k, _), (_, b) in zip(s.choices, s.costs, strict=True) if k == 'thing')/20
-    assert abs(got['thing'] - forced) < 1e-6, "The share of the kind `thing` is off."
-
-# %% ../../nbs/014_world.ipynb #29aa90a3
-BROKEN = ('One summer day Tom the weaver was in the tower with a small coin. Dora the painter was in the tower. '
-          'Nora lived in the harbour with a blue pot. There was a black mirror in the tower. Nora walked to the '
-          'market. Tom took the black mirror. He gave the small coin to Dora. He looked for the blue pot in '
-          'vain. He went to the school and met Nora. Tom felt glad. In the end the black mirror was with Tom, '
-          'and Nora felt lonely.')
-
-# %% ../../nbs/014_world.ipynb #e6f1ae58
-@exercise('world.3')
-def _check_world_3(answer):
-    "One word changed, and the text is a story."
-    old, new = BROKEN.split(), answer.split()
-    assert len(old) == len(new) and sum(a != b for a, b in zip(old, new, strict=True)) == 1, "Change exactly one word."
-    assert is_story(answer), "Not a story yet: ask `parse` where it stops."
-
-# %% ../../nbs/014_world.ipynb #5abf91c7
-@exercise('world.4')
-def _check_world_4(answer):
-    "Bits of gzip a byte of UTF-8."
-    for text in ('Grüße aus der Mühle. '*40, write_story(0).text):
-        raw = text.encode()
-        got, want = answer(text), 8*len(gzip.compress(raw))/len(raw)
-        assert got is not None, "Return a number."
-        assert abs(got - want) < 0.02*want, "Eight bits for each byte that gzip makes, shared by the bytes of the text."

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from ..core import exercise
 
 # %% ../../nbs/200_optim.ipynb #6f6d62ea
 class AdamW:
@@ -155,38 +154,3 @@ def warmup_stable_decay(
         done = min(1.0, (step - start) / max(1, steps - start))
         return lr * (floor + (1 - floor) * (1 - math.sqrt(done)))
     return at
-
-# %% ../../nbs/200_optim.ipynb #ea0a5918
-@exercise('optim.1')
-def _check_optim_1(answer):
-    "Adam's first step."
-    assert math.isclose(float(answer), 0.998, abs_tol=1e-4), "The step is lr times the sign of the gradient, whatever its size."
-
-
-@exercise('optim.2')
-def _check_optim_2(answer):
-    "A schedule of two straight lines."
-    at = answer(2.0, 100, 10)
-    for step, lr in ((0, 0.2), (9, 2.0), (10, 2.0), (28, 1.6), (55, 1.0), (100, 0.0)):
-        assert math.isclose(at(step), lr, abs_tol=1e-6), f"lr 2, 100 steps, warm-up 10: at step {step} {lr}, not {at(step):.3f}."
-    assert answer(1.0, 10, 0)(0) == 1.0, "Without warm-up it starts at the top."
-
-# %% ../../nbs/200_optim.ipynb #5a7a24c8
-@exercise('optim.3')
-def _check_optim_3(answer):
-    "Clip without turning."
-    given, params = (torch.tensor([3., 0]), torch.tensor([4.]), torch.tensor([0.])), [torch.zeros(n) for n in (2, 1, 1)]
-    for limit, factor in ((1, 0.2), (2.5, 0.5), (7, 1)):
-        for p, g in zip(params, given): p.grad = g.clone()
-        answer(params, limit)
-        for p, g in zip(params, given):
-            assert torch.allclose(p.grad, factor * g, atol=1e-4), f"Limit {limit}: {g.tolist()} became {p.grad.tolist()}."
-
-
-@exercise('optim.4')
-def _check_optim_4(answer):
-    "Choose a learning rate."
-    nan, inf = math.nan, math.inf
-    for losses, best in (({0.1: 3, 0.3: 2, 1: 2.5}, 0.3), ({0.1: 3, 0.3: 2, 1: nan}, 0.3), ({0.03: 2, 0.1: inf, 0.3: nan}, None),
-                         ({3: nan, 1: 2, 0.1: 4, 0.3: 3}, 1), ({0.1: 3, 0.3: 2, 1: 1.5}, None), ({0.1: nan, 1: nan}, None)):
-        assert (found := answer(losses)) == best, f"{losses}: {best}, not {found}."

@@ -24,6 +24,8 @@ PARTS = dict(enumerate(['text', 'model', 'train', 'scale', 'compress', 'align', 
 TOP = {'000_core': 'core', '002_files': 'files', '004_lesson': 'lesson', '800_book': 'book'}  # modules beside the parts
 PAGES = {'index', 'start', 'commands', 'library', 'layouts'}  # notebooks that are no chapters and export nothing
 BY_HAND = {'__init__.py', '_modidx.py', 'cli.py', '__main__.py'}  # modules that need no notebook
+EARLY = {'joints': 3, 'flags': 3, 'progress': 3}  # written by hand too, with the number that they count as
+EXERCISES = 'exercises'  # the folder of the checks, written by hand
 OUTPUT_KB = 300
 MACHINE_PATH = re.compile(r'(?<![\w.:/-])/(?:home|root|tmp|work|Users|mnt|opt|private|srv|var|usr)/\w'
                           r'|site-packages/|[A-Z]:\\\\?Users')
@@ -42,7 +44,9 @@ def chapters(root): return [p for p in notebooks(root) if re.match(r'\d{3}_', p.
 
 
 def modules(root):
-    return sorted(p for p in (root/'llmbook').rglob('*.py') if p.name not in BY_HAND and '__pycache__' not in p.parts)
+    "The modules that a number orders: those of the chapters, and the few by hand that count as one."
+    ours = [p for p in (root/'llmbook').rglob('*.py') if p.name not in BY_HAND and '__pycache__' not in p.parts]
+    return sorted(p for p in ours if EXERCISES not in p.relative_to(root/'llmbook').parts)
 
 
 def dotted(root, path): return '.'.join(path.relative_to(root/'llmbook').with_suffix('').parts)
@@ -111,7 +115,7 @@ def expected_module(stem):
 def number(path): return int(path.name[:3])
 
 
-def numbers_of(root): return {m: number(p) for p in chapters(root) if (m := expected_module(p.stem))}
+def numbers_of(root): return EARLY | {m: number(p) for p in chapters(root) if (m := expected_module(p.stem))}
 
 
 def imported(body, package):
@@ -197,7 +201,7 @@ def part_folder_matches_number(root, tmp):
 
 def no_stale_module(root, tmp):
     claimed = {name for p in notebooks(root) for name in default_exp(p)}
-    there = {dotted(root, p) for p in modules(root)}
+    there = {dotted(root, p) for p in modules(root)} - EARLY.keys()
     stale = [f'llmbook: {n} comes from no notebook' for n in sorted(there - claimed)]
     return stale + [f'llmbook: {n} was not exported' for n in sorted(claimed - there)]
 
@@ -216,9 +220,10 @@ def imports_only_smaller_numbers(root, tmp):
     "Modules import from earlier chapters alone. So do lesson cells, which may import their own chapter's module too."
     bad, numbers = [], numbers_of(root)
 
-    def check(where, own, body, package, itself):
+    def check(where, own, body, package, itself, page=''):
         for line, name in imported(body, package):
             parts = name.split('.')
+            if parts[:2] == [EXERCISES, page]: continue  # what its own checks and its exercises share
             target = next((n for n in ('.'.join(parts[:2]), parts[0]) if n in numbers), None)
             if target is None: bad.append(f'{where}:{line}: no chapter exports llmbook.{name}')
             elif numbers[target] > own or numbers[target] == own and not itself:
@@ -227,7 +232,7 @@ def imports_only_smaller_numbers(root, tmp):
         name, package = dotted(root, p), p.relative_to(root).parent.parts
         if name in numbers: check(p.relative_to(root), numbers[name], syntax(p), package, itself=False)
     for p in chapters(root):
-        for i, c in code(p): check(f'{p.name}: cell {i}', number(p), tree(c), [], itself=True)
+        for i, c in code(p): check(f'{p.name}: cell {i}', number(p), tree(c), [], itself=True, page=p.stem[4:])
     return bad
 
 
@@ -357,6 +362,25 @@ def pictures_have_alt_text(root, tmp):
     return [f'{where} has a picture without alt text' for where in plots + prose]
 
 
+def exercises_have_checks(root, tmp):
+    "Every exercise of a chapter has a check, every check an exercise, and an id is the chapter's name and a number."
+    bad, folder, names = [], root/'llmbook'/EXERCISES, set()
+    for p in chapters(root):
+        name = p.stem[4:]
+        names.add(name)
+        asked = {m[1] for _, c in code(p) for m in re.finditer(r"\bgrade\('([^']*)'", source(c))}
+        path = folder/f'{name}.py'
+        body = syntax(path).body if path.exists() else []
+        checks = {n.name for n in body if isinstance(n, ast.FunctionDef)}
+        there = {f'{name}.{n.removeprefix("check_")}' for n in checks if re.fullmatch(r'check_[0-9]+', n)}
+        own = {i for i in asked if i.startswith(f'{name}.')}
+        bad += [f'{p.name}: grades {i}, which is no exercise of this chapter' for i in sorted(asked - own)]
+        bad += [f'{p.name}: no check for the exercise {i}' for i in sorted(own - there)]
+        bad += [f'{EXERCISES}/{name}.py: {i} is no exercise of the chapter' for i in sorted(there - own)]
+    stale = [p.name for p in sorted(folder.glob('*.py')) if p.stem not in names | {'__init__'}]
+    return bad + [f'{EXERCISES}/{n}: there is no such chapter' for n in stale]
+
+
 def solutions_are_folded(root, tmp):
     "A solution is out of sight, in JupyterLab and on the site, and what is seen of it says what it is."
     def folded(c):
@@ -427,7 +451,7 @@ RULES = [
     one_notebook_one_module, part_folder_matches_number, no_stale_module, packages_are_bare,
     imports_only_smaller_numbers, unique_names, import_cells_hold_imports_only, no_banned_module_name, no_star_import,
     public_names_are_documented, executed_in_order, outputs_are_small, no_javascript, no_machine_path,
-    pictures_have_alt_text, solutions_are_folded, links_lead_somewhere, sidebar_lists_every_page,
+    pictures_have_alt_text, exercises_have_checks, solutions_are_folded, links_lead_somewhere, sidebar_lists_every_page,
     nothing_unsafe, code_in_sync, notebooks_are_clean, readme_in_sync]
 
 

@@ -6,7 +6,7 @@ import test_layout as house
 from test_layout import ROOT
 
 FIRST, SECOND = 'nbs/000_core.ipynb', 'nbs/130_attention.ipynb'
-MODULE = 'llmbook/model/attention.py'
+MODULE, CHECKS = 'llmbook/model/attention.py', 'llmbook/exercises/attention.py'
 
 
 def edit(path, old, new):
@@ -99,6 +99,7 @@ MUTANTS = [
     ('imports_only_smaller_numbers', 'a late import', append(MODULE, '\ndef _f():\n    import llmbook.book\n')),
     ('imports_only_smaller_numbers', 'an import of itself', append(MODULE, '\nfrom .attention import attend\n')),
     ('imports_only_smaller_numbers', 'a lesson that looks ahead', add('from llmbook.book import run')),
+    ('imports_only_smaller_numbers', "another chapter's checks", add('from llmbook.exercises.loop import check_1')),
     ('unique_names', 'two chapters, one page', copy(SECOND, 'nbs/950_attention.ipynb')),
     ('unique_names', 'a chapter and a page of prose', append('nbs/attention.md', 'x')),
     ('unique_names', 'two chapters, one number', copy(SECOND, 'nbs/130_another.ipynb')),
@@ -129,6 +130,11 @@ MUTANTS = [
     ('pictures_have_alt_text', 'a plot', add('#| fig-cap: "A curve"\nx', shown('image/png', 'iVBORw0KGgo='))),
     ('pictures_have_alt_text', 'in prose', prose('![](curve.svg)')),
     ('pictures_have_alt_text', 'on a page of prose', append('nbs/install.md', '\n![](curve.svg)\n')),
+    ('exercises_have_checks', 'an exercise without a check', add("grade('attention.9', 1)")),
+    ('exercises_have_checks', 'an exercise of another chapter', add("grade('loop.1', 1)")),
+    ('exercises_have_checks', 'an id of the old form', add("grade('13.1', 1)")),
+    ('exercises_have_checks', 'a check without an exercise', append(CHECKS, '\ndef check_9(answer): pass\n')),
+    ('exercises_have_checks', 'checks of no chapter', append('llmbook/exercises/moon.py', '')),
     ('solutions_are_folded', 'for all to see', add(SOLUTION)),
     ('solutions_are_folded', 'folded on the site alone', add(SOLUTION.replace('\n', '\n#| code-fold: true\n', 1))),
     ('solutions_are_folded', 'without a name', replace(SECOND, '    "#| code-summary: Solution\\n",\n', '')),

@@ -1,0 +1,54 @@
+"What `grade` asks of the answers to the exercises of the chapter `clm`."
+import math
+
+import torch
+
+from llmbook.core import generator
+from llmbook.text.batches import IGNORE, split_batch
+from llmbook.train.clm import CLM
+from llmbook.train.loop import total
+
+
+def check_1(answer):
+    "The first loss of GPT-2."
+    assert not math.isclose(float(answer), math.log2(50257), abs_tol=0.05), "Those are bits; a loss is in nats."
+    assert math.isclose(float(answer), math.log(50257), abs_tol=0.05), "Every token has the same probability, 1/V."
+
+
+def check_2(answer):
+    "An objective with a z-loss."
+    g = generator(0, 'clm.2')
+    table, ids = torch.randn(12, 12, generator=g), torch.randint(12, (3, 5), generator=g)
+    labels = ids.roll(-1, 1).masked_fill(torch.arange(5) >= torch.tensor([[5], [2], [1]]), IGNORE)
+    batch, model = {'ids': ids, 'labels': labels, 'rows': torch.arange(3)}, lambda ids, *_: table[ids]
+    keep = labels != IGNORE
+    z, plain = table[ids].logsumexp(-1)[keep].square().mean(), CLM()(model, batch, CLM().counts(batch))[0]
+    for micro in (None, 1):
+        parts = split_batch(batch, micro)
+        counts = total(answer.counts(b) for b in parts)
+        found = [answer(model, b, counts) for b in parts]
+        assert all('z' in m for _, m in found), "The metrics have no 'z'."
+        got = sum(float(m['z']) for _, m in found)
+        assert math.isclose(got, z, rel_tol=1e-4), f"{len(parts)} parts: z adds up to {got:.3f}, not to {z:.3f}."
+        loss, right = sum(float(share) for share, _ in found), plain + 1e-4*z
+        assert math.isclose(loss, right, rel_tol=1e-5), f"{len(parts)} parts: the loss is {loss:.4f}, not {right:.4f}."
+
+
+def check_3(answer):
+    "The summed loss of a batch."
+    logits = torch.randn(2, 6, 9, generator=generator(0, 'clm.3'))
+    labels = torch.tensor([[3, 1, 4, 1, 5, 2], [6, 5, 2, IGNORE, IGNORE, IGNORE]])
+    right = -logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0][labels != IGNORE].sum()
+    found = float(answer(logits, labels))
+    assert not math.isclose(found, right / 9, rel_tol=1e-4), "That is the mean; shares need the sum."
+    assert math.isclose(found, right, rel_tol=1e-4), f"The sum over the nine labels is {right:.2f}, not {found:.2f}."
+
+
+def check_4(answer):
+    "Steps and epochs of a run."
+    cases = ((1e6, 5e6, 16, 256), (4883, 4.0)), ((124e6, 10e9, 512, 1024), (4731, 0.248)), ((10, 1e6, 1, 512), (1, 512e-6))
+    for given, right in cases:
+        found = answer(*given)
+        assert found is not None and len(found) == 2, "Return (steps, epochs)."
+        assert found[0] == right[0], f"{given}: {right[0]} steps, not {found[0]}."
+        assert math.isclose(found[1], right[1], rel_tol=0.01), f"{given}: the text is read {right[1]} times, not {found[1]}."
