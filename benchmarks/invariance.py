@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]/'tests'))
 from layouts import ALLOWED, LAYOUTS, STEPS, advance, local, off, trajectories
 from test_invariance import MUTANTS
 
-MOST = torch.cuda.device_count() or 4 # ranks
+MAX_TURNS = torch.cuda.device_count() or 4 # ranks
 
 
 def cases():
     "What is run: {name: (ranks, arguments of the engine)}; no ranks is `LocalEngine`."
     found, named = {}, [(name.partition(', ')[2], *what) for name, what in LAYOUTS.items()]
     def add(what, ranks, **flags):
-        ranks = min(ranks, MOST)
+        ranks = min(ranks, MAX_TURNS)
         where = '1 process' if not ranks else f'{ranks} rank{"s" if ranks > 1 else ""}'
         if (ranks, flags) not in found.values(): found[f'{where}, {what}'] = ranks, flags
     for accum in (1, 2, 4): add(f'{accum} micro-batch{"es" if accum > 1 else ""}', 0, accum=accum)
@@ -68,7 +68,7 @@ def run(chosen):
 def main():
     argparse.ArgumentParser(description=__doc__.split('\n')[0]).parse_args()
     layouts, mutants, rows, wrong = cases(), {}, [], []
-    if MOST > 1: mutants = {(name, zero): (2, dict(zero=zero), *what) for name, what in MUTANTS.items() for zero in (0, 2)}
+    if MAX_TURNS > 1: mutants = {(name, zero): (2, dict(zero=zero), *what) for name, what in MUTANTS.items() for zero in (0, 2)}
     found = run(layouts | mutants)
     print(f"{'':50}" + ''.join(f'{k:>9}' for k in ALLOWED))
     def show(name, row): print(f'{name:50}' + ''.join(f'{row[k]:9.1e}' for k in ALLOWED))

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from llmbook.core import environment
-from llmbook.evaluation.perplexity import known_nats, ladder
-from llmbook.model.transformer import Transformer, config_of
+from llmbook.evaluation.perplexity import oracle_nats, ladder
+from llmbook.model.transformer import Transformer, config_for
 from llmbook.text.batches import Stream, TokenStore, document_batches, split_batch
 from llmbook.text.corpus import HELD_START, world_documents
 from llmbook.train.clm import CLM, world_tokens
@@ -18,13 +18,13 @@ from llmbook.train.loop import LocalEngine
 from llmbook.train.optim import warmup_cosine
 
 
-def train(store, held, optimizer, lr, steps, rows=16, block_size=256):
+def train(store, val, optimizer, lr, steps, rows=16, block_size=256):
     "Held-out nats a token after `steps`, and seconds."
-    model, clm = Transformer(config_of('nano', store.meta['vocab_size']), seed=0), CLM()
+    model, clm = Transformer(config_for('nano', store.meta['vocab_size']), seed=0), CLM()
     engine = LocalEngine(model, warmup_cosine(lr, steps, round(0.02*steps)), optimizer=optimizer)
     stream, began = Stream(store, rows, block_size, 0), time.perf_counter()
     for step in range(steps): engine.step(split_batch(stream[step]), clm)
-    return engine.evaluate(held, clm)['loss'], time.perf_counter() - began
+    return engine.evaluate(val, clm)['loss'], time.perf_counter() - began
 
 
 def main():
@@ -36,9 +36,9 @@ def main():
     args, out = parser.parse_args(), []
     with tempfile.TemporaryDirectory() as folder:
         world_tokens(Path(folder), args.stories, 1024, 0)
-        store, held = TokenStore(folder), TokenStore(folder, 'held')
-        ids, stories = [held[i] for i in range(len(held))], list(world_documents(len(held), 0, HELD_START))
-        bounds = {r.name: r.nats for r in ladder(known_nats(stories), ids)}
+        store, val = TokenStore(folder), TokenStore(folder, 'val')
+        ids, stories = [val[i] for i in range(len(val))], list(world_documents(len(val), 0, HELD_START))
+        bounds = {r.name: r.nats for r in ladder(oracle_nats(stories), ids)}
         print({k: round(v, 3) for k, v in bounds.items()}, flush=True)
         for optimizer, lr in [('adamw', lr) for lr in args.lr_adamw] + [('muon', lr) for lr in args.lr_muon]:
             loss, seconds = train(store, list(document_batches(ids, 256)), optimizer, lr, round(args.tokens / 4096))

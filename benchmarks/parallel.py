@@ -41,7 +41,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import llmbook.scale.engine as scale
 from llmbook.core import environment, generator, save_results
-from llmbook.model.transformer import Config, Transformer, config_of, count_parameters
+from llmbook.model.transformer import Config, Transformer, config_for, count_parameters
 from llmbook.scale.engine import DeepSpeedEngine, ds_config, zero_bytes, zero_sent
 from llmbook.scale.ranks import launch
 from llmbook.train.clm import CLM
@@ -84,7 +84,7 @@ def states(engine):
                 master=covered([*weights, *base.state]) - covered(weights))
 
 
-def held(most=False):
+def val(most=False):
     "By this process, now or at most since `forget`."
     if torch.cuda.is_available(): return torch.cuda.max_memory_allocated() if most else torch.cuda.memory_allocated()
     word = 'VmHWM:' if most else 'VmRSS:'
@@ -147,17 +147,17 @@ def measure(config, parameters, zero, offload, precision, small, steps=3):
     for _ in range(2): train(first, WARM)
     first.close()
     del first
-    before, found, parts, lo = held(), Counter(), {}, []
+    before, found, parts, lo = val(), Counter(), {}, []
     with small_limits(parameters) if small else ExitStack():
         engine = make(config)
         train(engine, config) # makes the moments
         move = engine.ds.step
         def step():
-            found['backward'] = max(found['backward'], held(True) - before)
+            found['backward'] = max(found['backward'], val(True) - before)
             parts.update(states(engine))
             forget()
             move()
-            found['update'] = max(found['update'], held(True) - before)
+            found['update'] = max(found['update'], val(True) - before)
         engine.ds.step = step
         for _ in range(steps):
             dist.barrier()
@@ -171,7 +171,7 @@ def measure(config, parameters, zero, offload, precision, small, steps=3):
 
 def row(config, parameters, ranks, zero, offload, precision, small):
     "What was measured beside the formulas, in millions of bytes."
-    every = launch(measure, ranks, config, parameters, zero, offload, precision, small, patience=600)
+    every = launch(measure, ranks, config, parameters, zero, offload, precision, small, hang_timeout=600)
     def mb(n): return round(n/1e6, 1)
     formula = zero_bytes(parameters, ranks, zero, precision, offload and torch.cuda.is_available())
     kinds = {k: sum(r['sent'].get(k, 0) for r in every)/ranks for k in every[0]['sent']}
@@ -214,19 +214,19 @@ def trains(config, steps=3):
     "On the one rank: a few steps with ZeRO-3 and offload; peak bytes on the device."
     engine = DeepSpeedEngine(Transformer(config, 0), lambda step: 1e-4, speed=Speed('bf16'), zero=3, offload=True)
     for _ in range(steps): train(engine, config, 1)
-    return held(True)
+    return val(True)
 
 
 def largest():
     "Twice the layers of a 7b until the memory of the device or of the host is spent."
     rows, layers, end = [], 4, ''
     while not end:
-        config = config_of('7b', 32_000, n_layer=layers, block_size=512)
+        config = config_for('7b', 32_000, n_layer=layers, block_size=512)
         with torch.device('meta'): parameters = count_parameters(Transformer(config))
         free, need = os.sysconf('SC_AVPHYS_PAGES')*os.sysconf('SC_PAGE_SIZE'), 20*parameters # states and fp32 gradients
         try:
             if free < need: raise RuntimeError(f'{free/1e9:.0f} GB of the host are free, {need/1e9:.0f} are needed')
-            peak = launch(trains, 1, config, patience=3600)[0]
+            peak = launch(trains, 1, config, hang_timeout=3600)[0]
             rows.append(dict(layers=layers, parameters=parameters, memory_mb=round(peak/1e6, 1)))
             print(f'{layers} layers, {parameters:,} parameters: {peak/1e9:.1f} GB', flush=True)
         except RuntimeError as e: end = f'{layers} layers, {parameters:,} parameters: {str(e).splitlines()[0]}'

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from llmbook.core import environment
 from llmbook.model.checkpoints import load_model, save_model
-from llmbook.model.transformer import Transformer, config_of, count_parameters
+from llmbook.model.transformer import Transformer, config_for, count_parameters
 from llmbook.text.batches import IGNORE, Stream, TokenStore
 from llmbook.text.bpe import load_tokenizer
 from llmbook.train.clm import CLM, PRESETS, world_tokens
@@ -162,7 +162,7 @@ def race(names, *task, rounds):
 def prepare(folder, size, vocab_size=1024):
     "Tokens of the world, and the weights that everybody starts from."
     world_tokens(folder, 4000, vocab_size, 0)
-    model = Transformer(config_of(size, TokenStore(folder).meta['vocab_size']), 0)
+    model = Transformer(config_for(size, TokenStore(folder).meta['vocab_size']), 0)
     save_model(model, load_tokenizer(folder), folder/'model')
     return model
 

@@ -26,11 +26,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llmbook.core import environment, generator
 from llmbook.model.checkpoints import hf_config
-from llmbook.model.transformer import Transformer, config_of, count_parameters
+from llmbook.model.transformer import Transformer, config_for, count_parameters
 from llmbook.train.clm import CLM
 from llmbook.train.loop import LocalEngine, Speed, flops_per_token, matmul_flops
 
-MODELS = { # size -> shape, vocabulary, rows of a micro-batch, micro-batches a step
+MODELS = { # size -> arch, vocabulary, rows of a micro-batch, micro-batches a step
     '124m': ('gpt2', 50257, 16, 8), '1b': ('llama', 50257, 4, 8), 'nano': ('gpt2', 1000, 2, 2)}
 PEAKS = {'H200': 989e12, 'H100': 989e12, 'GH200': 989e12, 'B200': 2250e12, 'A100': 312e12, 'L40S': 362e12, '4090': 165e12}
 LEVERS = [('fp32', {}), ('bf16', {'precision': 'bf16'}), ('compile', {'compile': True}), ('loss in the graph', {'whole': True}),
@@ -58,9 +58,9 @@ class Whole(CLM):
 
 def shape_of(row):
     "The configuration of a row's model."
-    shape, vocab_size, *_ = MODELS[row['size']]
+    arch, vocab_size, *_ = MODELS[row['size']]
     pad = row.get('pad', 1)
-    return config_of(row['size'], -(-vocab_size // pad) * pad, shape)
+    return config_for(row['size'], -(-vocab_size // pad) * pad, arch)
 
 
 def sync():
@@ -87,7 +87,7 @@ def ours(row, stream, micro, tokens):
     whole = row.get('whole')
     speed = Speed(precision=row.get('precision', 'fp32'), compile=row.get('compile', False) and not whole)
     engine, objective = LocalEngine(model, lambda step: LR, micro=micro, speed=speed), Whole() if whole else CLM()
-    engine.use(speed)
+    engine.apply(speed)
     return timed(lambda i: engine.step(engine.cut(stream[i]), objective)['loss'], tokens, row['seconds'])
 
 
@@ -141,7 +141,7 @@ def measure(row, pipe):
         with kernel, redirect_stdout(StringIO()):
             found = (ours if row['who'] == 'ours' else trainer)(row, stream, micro, tokens)
         with torch.device('meta'): bare = Transformer(config)
-        found |= {'parameters': count_parameters(bare), 'micro_rows': micro, 'tokens_a_step': tokens}
+        found |= {'parameters': count_parameters(bare), 'micro_batch_size': micro, 'tokens_a_step': tokens}
         found['flops_per_s'] = found['tokens_per_s'] * flops_per_token(bare, config.block_size)
         if torch.cuda.is_available(): found['peak_gb'] = torch.cuda.max_memory_allocated() / 1e9
     except torch.OutOfMemoryError: found = {'failed': 'out of memory'}

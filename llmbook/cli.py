@@ -17,7 +17,7 @@ VERBS = { # verb -> module, function, does it train?
     'tokenizer': ('llmbook.text.bpe', 'tokenizer', False),
     'tokens': ('llmbook.text.batches', 'tokens', False),
     'pretrain': ('llmbook.train.clm', 'pretrain', True),
-    'generate': ('llmbook.model.checkpoints', 'complete', False),
+    'generate': ('llmbook.model.checkpoints', 'generate_text', False),
     'evaluate': ('llmbook.evaluation.perplexity', 'evaluate', False),
     'report': ('llmbook.evaluation.report', 'report', False),
     'env': ('llmbook.core', 'environment', False),
@@ -69,27 +69,27 @@ def act(
     argv:list[str], # verb and flags
 ):
     "Find the stage, read the flags, call it."
-    from llmbook.core import UserError, flags_of, nearest, own_rank, read_args
+    from llmbook.core import UserError, read_flags, did_you_mean, current_rank, read_args
     if not argv or argv[0] in ('-h', '--help', 'help'): return print(usage())
     if argv[0] in ('--version', '-V'):
         from llmbook import __version__
         return print(__version__)
     verb, rest = argv[0], argv[1:]
-    if verb not in VERBS: raise UserError(f"no such verb: {verb}{nearest(verb, VERBS)}; `llmbook --help` lists them")
+    if verb not in VERBS: raise UserError(f"no such verb: {verb}{did_you_mean(verb, VERBS)}; `llmbook --help` lists them")
     module, name, trains = VERBS[verb]
     stage, prog = getattr(importlib.import_module(module), name), f'llmbook {verb}'
     if not trains:
         [args] = read_args(rest, stage, prog=prog)
-        if own_rank() > 0: return # work for one process
+        if current_rank() > 0: return # work for one process
         result = stage(**args)
         if verb == 'env':
             import json
             print(json.dumps(result, indent=1))
         return
-    from llmbook.scale.engine import engine_flags, engine_of
+    from llmbook.scale.engine import engine_flags, make_engine
     args, flags = read_args(rest, stage, engine_flags, prog=prog)
-    engine = engine_of(args.get('optimizer', 'adamw'), **flags)
-    print_effective(verb, {n: f[1] for fn in (stage, engine_flags) for n, f in flags_of(fn).items()} | args | flags)
+    engine = make_engine(args.get('optimizer', 'adamw'), **flags)
+    print_effective(verb, {n: f[1] for fn in (stage, engine_flags) for n, f in read_flags(fn).items()} | args | flags)
     stage(**args, engine=engine)
 
 

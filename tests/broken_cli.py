@@ -18,7 +18,7 @@ def misbehave(engine, *args):
     if engine.steps == int(STEP) and engine.rank == int(RANK):
         Path(os.environ['MARK']).touch()
         if KIND == 'error': raise ZeroDivisionError('on purpose')
-        if KIND == 'mistake': raise UserError('--rows 3: on purpose')
+        if KIND == 'mistake': raise UserError('--batch-size 3: on purpose')
         if KIND == 'hang': time.sleep(1000)
         if KIND == 'stop': os.kill(os.getpid(), signal.SIGSTOP)
         if KIND == 'kill': os.kill(os.getpid(), signal.SIGKILL)

@@ -8,7 +8,7 @@ import math
 import torch
 import torch.distributed as dist
 
-from llmbook.core import generator, own_rank
+from llmbook.core import generator, current_rank
 from llmbook.model.transformer import Config, Transformer
 from llmbook.scale.engine import DeepSpeedEngine
 from llmbook.text.batches import IGNORE
@@ -34,7 +34,7 @@ LAYOUTS = dict([ # name -> ranks, arguments of the engine
 
 class Uneven:
     "Rows that count upwards from a random start; each learns between 1 and 16 of its places."
-    rows, block_size, seed = 8, 16, 0
+    batch_size, block_size, seed = 8, 16, 0
 
     def __init__(self, rank=0, world=1): self.rank, self.world = rank, world
 
@@ -42,10 +42,10 @@ class Uneven:
 
     def __getitem__(self, step):
         g = generator(self.seed, 'rows', step)
-        start, learned = (torch.randint(a, b, (self.rows, 1), generator=g) for a, b in ((0, 40), (1, 17)))
+        start, learned = (torch.randint(a, b, (self.batch_size, 1), generator=g) for a, b in ((0, 40), (1, 17)))
         ids = (start + torch.arange(17)) % 40
         labels = ids[:, 1:].masked_fill(torch.arange(16) >= learned, IGNORE)
-        batch = dict(ids=ids[:, :-1], labels=labels, rows=torch.arange(self.rows) + 100*step)
+        batch = dict(ids=ids[:, :-1], labels=labels, rows=torch.arange(self.batch_size) + 100*step)
         return {k: v[self.rank::self.world] for k, v in batch.items()}
 
 
@@ -70,7 +70,7 @@ class Dropped(CLM):
     "The last rank's gradient gets lost."
     def __call__(self, model, batch, counts):
         loss, _ = super().__call__(model, batch, counts)
-        return (loss if own_rank() < dist.get_world_size() - 1 else 0*loss + loss.detach()), {}
+        return (loss if current_rank() < dist.get_world_size() - 1 else 0*loss + loss.detach()), {}
 
 
 class Twice(Uneven):
@@ -84,7 +84,7 @@ class Poisoned(CLM):
 
     def __call__(self, model, batch, counts):
         loss, _ = super().__call__(model, batch, counts)
-        if int(batch['rows'][0]) // 100 not in self.steps or own_rank() != self.rank: return loss, {}
+        if int(batch['rows'][0]) // 100 not in self.steps or current_rank() != self.rank: return loss, {}
         return (loss*math.nan if self.where == 'loss' else loss + (loss - loss.detach()).sqrt()), {}
 
 

@@ -145,10 +145,10 @@ def test_unrotated_layer_equals_multihead_attention(causal):
 
 
 class Cache:
-    held = ()
+    val = ()
     def append(self, *new):
-        self.held = [torch.cat(pair, 2) for pair in zip(self.held, new)] if self.held else new
-        return self.held
+        self.val = [torch.cat(pair, 2) for pair in zip(self.val, new)] if self.val else new
+        return self.val
 
 
 @pytest.mark.parametrize('cuts', [range(11), (0, 10), (0, 4, 10), (0, 1, 8, 10)])
@@ -159,7 +159,7 @@ def test_pieces_through_a_cache_equal_the_whole(cuts, G):
     cuts = list(cuts)
     pieces = [layer(x[:, a:b], [r[a:b] for r in rotary], cache=cache) for a, b in zip(cuts, cuts[1:])]
     same(torch.cat(pieces, 1), layer(x, rotary))
-    assert cache.held[0].shape == (2, G, 10, 8)
+    assert cache.val[0].shape == (2, G, 10, 8)
 
 
 @pytest.mark.parametrize('restart', [True, False])

@@ -11,8 +11,8 @@ from tokenizers import AddedToken
 
 from llmbook.core import UserError
 from llmbook.text.batches import (
-    IGNORE, Stream, TokenStore, document_batches, encode_documents, fingerprint, pack, pieces_of, places, split_batch,
-    tokens, write_store,
+    IGNORE, Stream, TokenStore, document_batches, encode_documents, fingerprint, pack, ragged_arange, split_batch,
+    split_documents, tokens, write_store,
 )
 from llmbook.text.bpe import BEGIN, BPE, END, PAD, as_tokenizer, count_words, save_tokenizer, train_bpe
 
@@ -58,12 +58,12 @@ def tokenizer(): return as_tokenizer(BPE(train_bpe(count_words(['the cat sat on 
 @FEW
 @given(st.lists(st.integers(0, 9), max_size=20))
 def test_places_count_from_zero(counts):
-    assert places(np.array(counts, int)).tolist() == [i for n in counts for i in range(n)]
+    assert ragged_arange(np.array(counts, int)).tolist() == [i for n in counts for i in range(n)]
 
 
 @FEW
 @given(LENGTHS, st.integers(1, 40))
-def test_pieces_are_those_of_the_loop(lengths, T): assert pieces_of(lengths, T).tolist() == pieces_slowly(lengths, T)
+def test_pieces_are_those_of_the_loop(lengths, T): assert split_documents(lengths, T).tolist() == pieces_slowly(lengths, T)
 
 
 @FEW
@@ -175,8 +175,8 @@ def test_names_of_special_tokens_stay_text_and_the_switch_is_put_back(tokenizer)
 
 def test_a_store_gives_back_what_was_written(tokenizer, tmp_path):
     documents = [{'text': t} for t in ('the cat', '', 'sat on the mat ' * 50, 'é🙂')]
-    counts = write_store(tmp_path, {'train': iter(documents), 'held': documents[:1]}, tokenizer)
-    for split, part in (('train', documents), ('held', documents[:1])):
+    counts = write_store(tmp_path, {'train': iter(documents), 'val': documents[:1]}, tokenizer)
+    for split, part in (('train', documents), ('val', documents[:1])):
         store, rows = TokenStore(tmp_path, split, tokenizer), list(encode_documents(tokenizer, part))
         assert [r.tolist() for r in store] == rows and store.lengths.tolist() == list(map(len, rows))
         assert counts[split] == {'documents': len(part), 'tokens': sum(map(len, rows)),
@@ -212,7 +212,7 @@ def test_mistakes_have_one_line(tokenizer, tmp_path):
         assert '\n' not in str(e.value)
     write_store(tmp_path, {'train': [{'text': 'the cat sat ' * 30}] * 9}, tokenizer)
     line(lambda: TokenStore(tmp_path/'none'), 'no tokens in it')
-    line(lambda: TokenStore(tmp_path, 'held'), 'no held split; there is train')
+    line(lambda: TokenStore(tmp_path, 'val'), 'no val split; there is train')
     line(lambda: TokenStore(tmp_path, tokenizer=as_tokenizer(BPE([]))), 'another tokenizer')
     line(lambda: Stream(TokenStore(tmp_path), 1, 10**6), 'shorter than one block')
     line(lambda: Stream(TokenStore(tmp_path), 6, 8, world=4), 'do not divide among 4 ranks')
@@ -235,15 +235,15 @@ def test_mistakes_have_one_line(tokenizer, tmp_path):
 def test_the_verb_writes_all_that_training_needs(tokenizer, tmp_path, capsys):
     (tmp_path/'a.txt').write_text('the cat sat on the mat. ' * 100)
     save_tokenizer(tokenizer, tmp_path/'tokenizer')
-    counts = tokens(str(tmp_path/'a.txt'), str(tmp_path/'tokenizer'), str(tmp_path/'out'), held=0.25)
-    assert counts['train']['bytes'] == 3 * counts['held']['bytes'] == 1800
-    assert {p.name for p in (tmp_path/'out').iterdir()} >= {'tokens.json', 'tokenizer.json', 'held.ids.npy'}
+    counts = tokens(str(tmp_path/'a.txt'), str(tmp_path/'tokenizer'), str(tmp_path/'out'), val=0.25)
+    assert counts['train']['bytes'] == 3 * counts['val']['bytes'] == 1800
+    assert {p.name for p in (tmp_path/'out').iterdir()} >= {'tokens.json', 'tokenizer.json', 'val.ids.npy'}
     assert 'bytes a token' in capsys.readouterr().out
     tokens(str(tmp_path/'a.txt'), str(tmp_path/'out'), str(tmp_path/'out'))  # its own tokenizer
     assert list(TokenStore(tmp_path/'out').meta['splits']) == ['train']
-    for folder, held, words in (('tokenizer', 1.5, '--held 1.5'), ('no', 0.0, 'no such folder')):
+    for folder, val, words in (('tokenizer', 1.5, '--val 1.5'), ('no', 0.0, 'no such folder')):
         with pytest.raises(UserError, match=words):
-            tokens(str(tmp_path/'a.txt'), str(tmp_path/folder), str(tmp_path/'out'), held=held)
+            tokens(str(tmp_path/'a.txt'), str(tmp_path/folder), str(tmp_path/'out'), val=val)
 
 
 @pytest.mark.parametrize('shape', [(16, 256), (16, 1024)])

@@ -114,7 +114,7 @@ def test_own_text(tmp_path, capsys):
     page = book.run(text=str(tmp_path/'mine'), out=str(tmp_path/'run'), steps=4, vocab_size=300)
     tasks, samples = results(page.parent)
     assert [r['name'] for r in tasks['tasks']['text']['ladder']] == ['uniform', 'unigram', '5-gram', 'model']
-    assert 'Mühle' in samples[1]['prompt'] + samples[1]['truth'] and 'closed' not in tasks['tasks']['text']
+    assert 'Mühle' in samples[1]['prompt'] + samples[1]['truth'] and 'gap_closed' not in tasks['tasks']['text']
     assert '## Held-out real text' in page.with_suffix('.md').read_text()
     said = capsys.readouterr().out
     assert '--tasks text --text' in said and 'Mira' not in said
@@ -148,9 +148,9 @@ def test_flags_that_cannot_be(tmp_path, flags, words):
 
 def test_openings():
     one = [{'id': 'a', 'text': 'Long ago Mira lived in the mill by the river'}, {'id': 'b+', 'text': 'der that was cut off'}]
-    assert book.openings(one, words=3) == [('Long ago Mira', ' lived in the mill by the river'), ('that was cut', ' off')]
+    assert book.prompts_from(one, words=3) == [('Long ago Mira', ' lived in the mill by the river'), ('that was cut', ' off')]
     for text in ('word ' * 400, 'あ' * 900, 'x', ' \n ', 'a' * 500 + ' b'):
-        for start, rest in book.openings([{'id': 'c', 'text': text}]): assert start + rest in text and len(start) <= 60
+        for start, rest in book.prompts_from([{'id': 'c', 'text': text}]): assert start + rest in text and len(start) <= 60
 
 
 def test_samples_do_not_touch_the_training(whole):
@@ -158,14 +158,15 @@ def test_samples_do_not_touch_the_training(whole):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     model.train()
-    first = book.write_on(model, tokenizer, 'a', 3, 10)
-    assert torch.equal(state, torch.get_rng_state()) and model.training and book.write_on(model, tokenizer, 'a', 3, 10) == first
+    first = book.continue_text(model, tokenizer, 'a', 3, 10)
+    assert torch.equal(state, torch.get_rng_state()) and model.training
+    assert book.continue_text(model, tokenizer, 'a', 3, 10) == first
 
 
 def test_plan_fits_the_minutes(whole, monkeypatch):
     monkeypatch.setattr(book, 'rows_per_second', lambda *_: 40.0)
     plan = book.plan_steps(whole/'tokens', 'nano', 10.0, False, 0)
-    assert plan['steps'] == round(0.93*600*40/16/20)*20 and plan['chosen']['precision'] == 'fp32'
+    assert plan['steps'] == round(0.93*600*40/16/20)*20 and plan['speed']['precision'] == 'fp32'
 
 
 @pytest.mark.slow

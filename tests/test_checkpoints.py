@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from llmbook.core import UserError, generator, read_json, write_json
 from llmbook.model.checkpoints import (
-    book_model, broken, committed_folder, complete, config_from_hf, from_hf, hf_config, load_model, load_weights, model_folder,
-    newest_checkpoint, save_model, to_hf,
+    atomic_folder, book_model, config_from_hf, find_damage, from_hf, generate_text, hf_config, load_model, load_weights,
+    model_folder, newest_checkpoint, save_model, to_hf,
 )
 from llmbook.model.generate import generate
-from llmbook.model.transformer import SIZES, Config, Transformer, config_of
+from llmbook.model.transformer import SIZES, Config, Transformer, config_for
 from llmbook.text.bpe import BEGIN, END, train_tokenizer
 
 TEXTS = ['the lamp was in the mill and the boat was in the harbour. ' * 3, 'Odo went to the mill. Mira took the lamp.'] * 4
@@ -31,8 +31,8 @@ TEXTS = ['the lamp was in the mill and the boat was in the harbour. ' * 3, 'Odo 
 def tokenizer(): return train_tokenizer(TEXTS, 300)
 
 
-def small(vocab_size, shape='llama', tied=True, n_kv_head=None, **more):
-    return Transformer(Config(vocab_size, 64, 2, 4, n_kv_head or 4, 32, 48, shape, tied, **more), seed=0).eval()
+def small(vocab_size, arch='llama', tied=True, n_kv_head=None, **more):
+    return Transformer(Config(vocab_size, 64, 2, 4, n_kv_head or 4, 32, 48, arch, tied, **more), seed=0).eval()
 
 
 def ids_of(vocab_size): return torch.randint(vocab_size, (2, 20), generator=generator(0, 'ids'))
@@ -44,11 +44,11 @@ def same_logits(ours, theirs):
     torch.testing.assert_close(ours(ids), theirs.eval()(ids).logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize('shape,tied,n_kv_head', [
+@pytest.mark.parametrize('arch,tied,n_kv_head', [
     ('llama', True, 4), ('llama', False, 2), ('llama', True, 1), ('gpt2', True, 4), ('gpt2', False, 4)])
-def test_transformers_opens_what_we_save(tmp_path, tokenizer, shape, tied, n_kv_head):
-    constants = dict(theta=123.0, eps=1e-4) if shape == 'llama' else {}
-    ours = small(tokenizer.get_vocab_size(), shape, tied, n_kv_head, **constants)
+def test_transformers_opens_what_we_save(tmp_path, tokenizer, arch, tied, n_kv_head):
+    constants = dict(theta=123.0, eps=1e-4) if arch == 'llama' else {}
+    ours = small(tokenizer.get_vocab_size(), arch, tied, n_kv_head, **constants)
     save_model(ours, tokenizer, tmp_path)
     theirs, words = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     same_logits(ours, theirs)
@@ -56,16 +56,16 @@ def test_transformers_opens_what_we_save(tmp_path, tokenizer, shape, tied, n_kv_
     assert ids.tolist() == [tokenizer.encode('the lamp').ids] and ids[0, 0] == BEGIN
     text = words.decode(theirs.generate(ids, do_sample=False, max_new_tokens=30)[0], skip_special_tokens=True)
     assert text == tokenizer.decode(generate(ours, ids, 30, 0, end=END)[0].tolist())
-    assert complete(str(tmp_path), 'the lamp', n=30, temperature=0) == [text]
+    assert generate_text(str(tmp_path), 'the lamp', n=30, temperature=0) == [text]
     back, _ = load_model(tmp_path)
     assert back.config == ours.config and not back.training
     assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), back.state_dict().values()))
     assert (back.head.weight is back.embed.weight) == tied
 
 
-def theirs(shape, **more):
+def theirs(arch, **more):
     torch.manual_seed(0)
-    if shape == 'gpt2': return GPT2LMHeadModel(GPT2Config(vocab_size=90, n_positions=64, n_embd=48, n_layer=2, n_head=3, **more))
+    if arch == 'gpt2': return GPT2LMHeadModel(GPT2Config(vocab_size=90, n_positions=64, n_embd=48, n_layer=2, n_head=3, **more))
     more = dict(num_key_value_heads=2, rope_theta=500.0, max_position_embeddings=64) | more
     return LlamaForCausalLM(LlamaConfig(vocab_size=90, hidden_size=48, intermediate_size=96, num_hidden_layers=2,
                                         num_attention_heads=6, **more))
@@ -73,11 +73,11 @@ def theirs(shape, **more):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('size', ['50GB', '40KB'])
-@pytest.mark.parametrize('shape,more', [
+@pytest.mark.parametrize('arch,more', [
     ('gpt2', {}), ('gpt2', {'n_inner': 100}), ('gpt2', {'tie_word_embeddings': False}),
     ('llama', {}), ('llama', {'tie_word_embeddings': True}), ('llama', {'num_key_value_heads': 6, 'rms_norm_eps': 1e-3})])
-def test_we_open_what_transformers_saves(tmp_path, shape, more, size, dtype):
-    theirs(shape, **more).to(dtype).save_pretrained(tmp_path, max_shard_size=size)
+def test_we_open_what_transformers_saves(tmp_path, arch, more, size, dtype):
+    theirs(arch, **more).to(dtype).save_pretrained(tmp_path, max_shard_size=size)
     assert (tmp_path/'model.safetensors.index.json').exists() == (size == '40KB')
     ours, words = load_model(tmp_path)
     assert words is None and next(ours.parameters()).dtype == torch.float32
@@ -103,8 +103,8 @@ def test_folders_as_the_hub_has_them(tmp_path):
 
 
 def test_config_goes_there_and_back():
-    for size, shape, tied in itertools.product(SIZES, ('llama', 'gpt2'), (True, False)):
-        config = config_of(size, 50257, shape, tied=tied)
+    for size, arch, tied in itertools.product(SIZES, ('llama', 'gpt2'), (True, False)):
+        config = config_for(size, 50257, arch, tied=tied)
         assert config_from_hf(json.loads(json.dumps(hf_config(config)))) == config
 
 
@@ -161,7 +161,7 @@ def test_broken_and_hostile_weights(tmp_path):
 
 
 def checkpoint(run, step, model, tokenizer=None):
-    with committed_folder(run/'checkpoints'/f'step-{step:08d}', step=step, world=1) as stage:
+    with atomic_folder(run/'checkpoints'/f'step-{step:08d}', step=step, world=1) as stage:
         save_model(model, tokenizer, stage)
         (stage/'trainer').mkdir()
         save_file({'m': torch.ones(3)}, stage/'trainer'/'state.safetensors')
@@ -172,7 +172,8 @@ def test_manifest_faults(tmp_path, capsys):
     model = small(40)
     old, new = (checkpoint(tmp_path, step, model) for step in (1, 2))
     table = read_json(new/'manifest.json')
-    assert table['step'] == 2 and table['format'] == 1 and 'trainer/state.safetensors' in table['files'] and broken(new) == ''
+    assert table['step'] == 2 and table['format'] == 1 and 'trainer/state.safetensors' in table['files']
+    assert find_damage(new) == ''
     kept = tmp_path/'kept'
     shutil.copytree(new, kept)
     weights, trainer = 'model.safetensors', 'trainer/state.safetensors'
@@ -229,7 +230,7 @@ def write_and_die(folder, at):
             if event == 'line' and next(count) == at: os.kill(os.getpid(), signal.SIGKILL)
             return trace if 'json' not in frame.f_code.co_filename else None
         sys.settrace(trace)
-        with committed_folder(folder, step=1) as stage: fill(stage, 'new')
+        with atomic_folder(folder, step=1) as stage: fill(stage, 'new')
         sys.settrace(None)
         os._exit(0)
     process = multiprocessing.get_context('fork').Process(target=child)
@@ -244,13 +245,13 @@ def test_killed_at_any_line_old_or_new_is_there(tmp_path, replaces):
     other = folder.with_name('step-00000001')
     for at in itertools.count(3, 71):
         shutil.rmtree(tmp_path/'run', ignore_errors=True)
-        with committed_folder(folder if replaces else other, step=1) as stage: fill(stage, 'old')
+        with atomic_folder(folder if replaces else other, step=1) as stage: fill(stage, 'old')
         done = write_and_die(folder, at)
         found = newest_checkpoint(tmp_path/'run')
         words = {(found/name).read_text() for name in ('a.json', 'b.safetensors', 'trainer/c.json')}
         assert len(words) == 1
         states += words
-        with committed_folder(folder.with_name('step-00000003')) as stage: fill(stage, 'newer')  # the run goes on
+        with atomic_folder(folder.with_name('step-00000003')) as stage: fill(stage, 'newer')  # the run goes on
         assert not list(folder.parent.glob('.*')) and (folder if replaces else other).is_dir()
         if done: break
     assert states == ['old'] * states.count('old') + ['new'] * states.count('new') and len(set(states)) == 2
@@ -267,7 +268,7 @@ def test_a_folder_that_stepped_aside_is_found_and_put_back(tmp_path):
 
 def test_an_exception_while_filling_leaves_the_old_folder(tmp_path):
     folder = checkpoint(tmp_path, 1, small(40))
-    with pytest.raises(ZeroDivisionError), committed_folder(folder) as stage: fill(stage, str(1 // 0))
+    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as stage: fill(stage, str(1 // 0))
     assert newest_checkpoint(tmp_path) == folder
 
 
@@ -281,8 +282,8 @@ def test_bf16_folder_is_half_the_size_and_loads_as_fp32(tmp_path, tokenizer):
 
 
 def test_names_go_there_and_back():
-    for shape, tied in itertools.product(('llama', 'gpt2'), (True, False)):
-        model = small(40, shape, tied)
+    for arch, tied in itertools.product(('llama', 'gpt2'), (True, False)):
+        model = small(40, arch, tied)
         state = model.state_dict()
         back = from_hf(to_hf(state, model.config), model.config)
         assert back.keys() == state.keys() and all(torch.equal(back[k], state[k]) for k in state)
@@ -295,19 +296,20 @@ def test_other_special_tokens(tmp_path, tokenizer):
     for bos, eos, start, end in ((9, 9, [9], 9), (None, None, [], None), (50256, 50256, [], None), (5, [6, 7], [5], 6)):
         write_json(tmp_path/'config.json', j | dict(bos_token_id=bos, eos_token_id=eos))
         wanted = tokenizer.decode(generate(model, torch.tensor([start + ids]), 20, 0, end=end)[0].tolist())
-        assert complete(str(tmp_path), 'the lamp', n=20, temperature=0) == [wanted]
+        assert generate_text(str(tmp_path), 'the lamp', n=20, temperature=0) == [wanted]
     write_json(tmp_path/'config.json', j | dict(bos_token_id=None))
-    with pytest.raises(UserError, match='--prompt'): complete(str(tmp_path), '')
+    with pytest.raises(UserError, match='--prompt'): generate_text(str(tmp_path), '')
 
 
 def test_what_is_not_there(tmp_path, tokenizer):
     (tmp_path/'run/checkpoints').mkdir(parents=True); (tmp_path/'empty').mkdir()
     save_model(small(40), None, tmp_path/'mute')
     calls = {'no such folder': lambda: model_folder(tmp_path/'no'), 'no whole checkpoint': lambda: load_model(tmp_path/'run'),
-             'no such file': lambda: load_model(tmp_path/'empty'), 'no tokenizer': lambda: complete(str(tmp_path/'mute'), 'x'),
+             'no such file': lambda: load_model(tmp_path/'empty'),
+             'no tokenizer': lambda: generate_text(str(tmp_path/'mute'), 'x'),
              'no trained model': lambda: book_model('nothing')}
     for words, call in calls.items():
         with pytest.raises(UserError, match=words) as e: call()
         assert '\n' not in str(e.value)
     save_model(small(tokenizer.get_vocab_size()), tokenizer, tmp_path/'m')
-    with pytest.raises(UserError, match='fills the context'): complete(str(tmp_path/'m'), 'the lamp ' * 100)
+    with pytest.raises(UserError, match='fills the context'): generate_text(str(tmp_path/'m'), 'the lamp ' * 100)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmbook.cli import VERBS, main
-from llmbook.core import UserError, flags_of
+from llmbook.core import UserError, read_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
@@ -37,9 +37,9 @@ def small(tmp_path_factory):
     d = tmp_path_factory.mktemp('small')
     for args in (['corpus', '--source', 'world', '--docs', 300, '--out', d/'corpus'],
                  ['tokenizer', '--text', d/'corpus', '--vocab-size', 400, '--out', d/'tokenizer'],
-                 ['tokens', '--text', d/'corpus', '--tokenizer', d/'tokenizer', '--out', d/'tokens', '--held', 0.1],
-                 ['pretrain', '--tokens', d/'tokens', '--steps', 4, '--rows', 4, '--block-size', 64, '--out', d/'run',
-                  '--watch-every', 2]):
+                 ['tokens', '--text', d/'corpus', '--tokenizer', d/'tokenizer', '--out', d/'tokens', '--val', 0.1],
+                 ['pretrain', '--tokens', d/'tokens', '--steps', 4, '--batch-size', 4, '--block-size', 64, '--out', d/'run',
+                  '--eval-every', 2]):
         done = llmbook(*args)
         assert done.returncode == 0, done.stderr
     return d
@@ -52,7 +52,7 @@ def test_the_verbs_make_what_they_say(small):
     train = [r for r in log if 'loss' in r]
     assert [r['step'] for r in train] == [1, 2, 3, 4]
     assert {'tokens', 'loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu'} <= set(train[0])
-    assert [r['step'] for r in log if 'held_loss' in r] == [2, 4] and (small/'run/loss.png').stat().st_size > 1000
+    assert [r['step'] for r in log if 'val_loss' in r] == [2, 4] and (small/'run/loss.png').stat().st_size > 1000
     config = json.loads((small/'run/config.json').read_text())
     assert config['command'] == 'pretrain' and config['args']['steps'] == 4 and config['versions']['torch']
 
@@ -77,7 +77,7 @@ def test_forms(form, tmp_path):
 
 def test_help_is_complete():
     for verb, (module, name, _) in VERBS.items():
-        for flag, (_, _, text, _, _) in flags_of(getattr(importlib.import_module(module), name)).items():
+        for flag, (_, _, text, _, _) in read_flags(getattr(importlib.import_module(module), name)).items():
             assert len(text) > 3, f'--{flag} of {verb} says nothing'
 
 
@@ -97,7 +97,7 @@ MISTAKES = { # name -> (arguments, words that the line must have)
     'key': (['pretrain', '--config', '{d}/bad.toml'], ['stpes', "did you mean 'steps'?"]),
     'not toml': (['pretrain', '--config', '{d}/not.toml'], ['not.toml', 'not TOML']),
     'type': (['pretrain', '--steps', 'many'], ['--steps many', 'whole number']),
-    'choice': (['pretrain', '--shape', 'lama'], ['lama', "did you mean 'llama'?"]),
+    'choice': (['pretrain', '--arch', 'lama'], ['lama', "did you mean 'llama'?"]),
     'missing flag': (['generate'], ['--model', 'missing']),
     'missing value': (['generate', '--model'], ['--model']),
     'missing file': (['tokenizer', '--text', '{d}/nowhere.txt'], ['nowhere.txt', 'no such file']),
@@ -120,13 +120,14 @@ MISTAKES = { # name -> (arguments, words that the line must have)
     'offload': (['pretrain', '--offload', '--out', '{d}/r6'], ['--offload', '--zero 1']),
     'precision': (['pretrain', '--precision', 'bf61', '--out', '{d}/r7'], ['bf61', "did you mean 'bf16'?"]),
     'fp16': (['pretrain', '--precision', 'fp16', '--out', '{d}/r8'], ['--precision fp16', '--zero 1']),
-    'parts': (['pretrain', '--tokens', '{s}/tokens', '--rows', '6', '--accum', '4', '--out', '{d}/r9'], ['--accum 4', '6 rows']),
+    'parts': (['pretrain', '--tokens', '{s}/tokens', '--batch-size', '6', '--accum', '4', '--out', '{d}/r9'],
+              ['--accum 4', '6 rows']),
     'a matrix cut up': (['pretrain', '--tokens', '{s}/tokens', '--zero', '1', '--optimizer', 'muon', '--out', '{d}/r10'],
                         ['muon', '--zero 0']),
     'two choices of precision': (['pretrain', '--speed', 'auto', '--precision', 'bf16', '--out', '{d}/r11'],
                                  ['--speed auto', '--precision']),
-    'another precision': (['pretrain', '--tokens', '{s}/tokens', '--steps', '4', '--rows', '4', '--block-size', '64',
-                           '--watch-every', '2', '--precision', 'bf16', '--out', '{d}/run'], ['--precision bf16', 'in fp32']),
+    'another precision': (['pretrain', '--tokens', '{s}/tokens', '--steps', '4', '--batch-size', '4', '--block-size', '64',
+                           '--eval-every', '2', '--precision', 'bf16', '--out', '{d}/run'], ['--precision bf16', 'in fp32']),
     'task': (['evaluate', '--model', '{s}/run', '--tasks', 'wrold'], ['wrold', "did you mean 'world'?"]),
     'nothing to report': (['report', '--runs', '{d}/nowhere'], ['nowhere', 'no such folder']),
     'long prompt': (['generate', '--model', '{s}/run', '--prompt', 'lamp ' * 400], ['prompt', 'shorten']),

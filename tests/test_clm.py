@@ -13,17 +13,17 @@ from llmbook.text.batches import IGNORE, Stream, TokenStore, split_batch, write_
 from llmbook.text.bpe import save_tokenizer, train_tokenizer
 from llmbook.text.corpus import world_documents
 from llmbook.train import clm
-from llmbook.train.clm import CLM, batch_rows, pretrain, world_tokens
-from llmbook.train.loop import total
+from llmbook.train.clm import CLM, validation_batches, pretrain, world_tokens
+from llmbook.train.loop import sum_counts
 
 SMALL = dict(block_size=64, n_layer=1, n_head=2, n_kv_head=2, n_embd=16, n_hidden=32)
 
 
-def write(folder, vocab_size=300, held=True, docs=40, start=0):
+def write(folder, vocab_size=300, val=True, docs=40, start=0):
     documents = list(world_documents(docs, start=start))
     tokenizer = train_tokenizer((d['text'] for d in documents), vocab_size)
     save_tokenizer(tokenizer, folder)
-    write_store(folder, {'train': documents} | ({'held': list(world_documents(8, 0, 999))} if held else {}), tokenizer)
+    write_store(folder, {'train': documents} | ({'val': list(world_documents(8, 0, 999))} if val else {}), tokenizer)
     return tokenizer
 
 
@@ -32,7 +32,7 @@ def made(tmp_path_factory):
     "Tokens, tokens without a held split, and a model that reads them."
     d = tmp_path_factory.mktemp('clm')
     tokenizer = write(d/'tokens')
-    write(d/'bare', held=False)
+    write(d/'bare', val=False)
     save_model(Transformer(Config(vocab_size=300, **SMALL), 0), tokenizer, d/'model')
     return d
 
@@ -50,15 +50,15 @@ def test_shares_add_up(made, micro):
     whole = CLM()(model, batch, CLM().counts(batch))[0]
     gradient = torch.autograd.grad(whole, model.embed.weight)[0]
     parts = split_batch(batch, micro)
-    counts = total(CLM().counts(p) for p in parts)
+    counts = sum_counts(CLM().counts(p) for p in parts)
     added = sum(CLM()(model, p, counts)[0] for p in parts)
     torch.testing.assert_close(added, whole)
     torch.testing.assert_close(torch.autograd.grad(added, model.embed.weight)[0], gradient, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize('shape', ['llama', 'gpt2'])
-def test_packed_equals_alone(made, shape):
-    model = Transformer(Config(vocab_size=300, shape=shape, **SMALL), 3)
+@pytest.mark.parametrize('arch', ['llama', 'gpt2'])
+def test_packed_equals_alone(made, arch):
+    model = Transformer(Config(vocab_size=300, arch=arch, **SMALL), 3)
     for p in model.parameters(): p.data *= 4  # strong enough for the others to be heard
     batch, one = Stream(TokenStore(made/'tokens'), 4, 64)[1], {'tokens': 1}
     alone = 0
@@ -84,16 +84,16 @@ def test_future_moves_no_earlier_loss(made):
 
 
 def test_batch_rows(made):
-    held = TokenStore(made/'tokens', 'held')
-    questions = sum(len(held[i]) - 1 for i in range(len(held)))
+    val = TokenStore(made/'tokens', 'val')
+    questions = sum(len(val[i]) - 1 for i in range(len(val)))
     def learnt(batches): return sum(int((b['labels'] != IGNORE).sum()) for b in batches)
-    assert learnt(batch_rows(held, 64)) == questions
-    assert learnt(batch_rows(held, 64, most=1)) == len(held[0]) - 1
-    assert learnt(batch_rows(held, 64, tokens=50)) == 50
+    assert learnt(validation_batches(val, 64)) == questions
+    assert learnt(validation_batches(val, 64, most=1)) == len(val[0]) - 1
+    assert learnt(validation_batches(val, 64, tokens=50)) == 50
 
 
 def run(made, out, **flags):
-    own = dict(tokens=str(made/'tokens'), model=str(made/'model'), steps=4, rows=4, lr=1e-2, watch_every=2)
+    own = dict(tokens=str(made/'tokens'), model=str(made/'model'), steps=4, batch_size=4, lr=1e-2, eval_every=2)
     return pretrain(**own | {'out': str(out)} | flags)
 
 
@@ -109,32 +109,33 @@ def test_block_size_of_the_model(made, tmp_path):
     "A shorter row trains a model without changing how far it reads."
     folder = run(made, tmp_path/'a', block_size=32)
     assert load_model(folder)[0].config.block_size == 64
-    assert {r['step'] for r in read_jsonl(tmp_path/'a/log.jsonl') if 'held_loss' in r} == {2, 4}
+    assert {r['step'] for r in read_jsonl(tmp_path/'a/log.jsonl') if 'val_loss' in r} == {2, 4}
 
 
 def test_learns_and_says_so_once_more(made, tmp_path, capsys):
-    run(made, tmp_path/'a', steps=60, watch_every=30)
+    run(made, tmp_path/'a', steps=60, eval_every=30)
     rows = list(read_jsonl(tmp_path/'a/log.jsonl'))
     losses = [r['loss'] for r in rows if 'loss' in r]
-    assert losses[-1] < losses[0] - 0.5 and [r for r in rows if 'held_loss' in r][-1]['held_loss'] < 5.2
-    assert run(made, tmp_path/'a', steps=60, watch_every=30).name == 'step-00000060'
+    assert losses[-1] < losses[0] - 0.5 and [r for r in rows if 'val_loss' in r][-1]['val_loss'] < 5.2
+    assert run(made, tmp_path/'a', steps=60, eval_every=30).name == 'step-00000060'
     assert list(read_jsonl(tmp_path/'a/log.jsonl')) == rows
 
 
 def test_without_a_held_split(made, tmp_path):
-    run(made, tmp_path/'a', tokens=str(made/'bare'), model=None, watch_every=0, steps=1)
+    run(made, tmp_path/'a', tokens=str(made/'bare'), model=None, eval_every=0, steps=1)
     with pytest.raises(UserError, match='holds nothing out'): run(made, tmp_path/'b', tokens=str(made/'bare'), model=None)
     assert not (tmp_path/'b').exists()
 
 
 def test_watch_gets_the_row(made, tmp_path):
     seen = []
-    run(made, tmp_path/'a', watch=lambda decoder, step, row, say: seen.append((step, sorted(row))))
-    assert seen == [(2, ['held_loss']), (4, ['held_loss'])]
+    run(made, tmp_path/'a', on_eval=lambda decoder, step, row, say: seen.append((step, sorted(row))))
+    assert seen == [(2, ['val_loss']), (4, ['val_loss'])]
 
 
 @pytest.mark.parametrize('flags, words', [
-    (dict(steps=0), '--steps 0'), (dict(rows=0), '--rows 0'), (dict(block_size=0), '--block-size 0'), (dict(lr=0.0), '--lr 0.0'),
+    (dict(steps=0), '--steps 0'), (dict(batch_size=0), '--batch-size 0'), (dict(block_size=0), '--block-size 0'),
+    (dict(lr=0.0), '--lr 0.0'),
     (dict(lr=math.nan), '--lr nan'), (dict(warmup=-0.1), '--warmup -0.1'), (dict(warmup=1.5), '--warmup 1.5'),
     (dict(beta2=1.0), '--beta2 1'),
     (dict(save_every=-1), '--save-every -1'), (dict(clip=math.nan), '--clip nan'), (dict(size='nanno'), "did you mean 'nano'?"),

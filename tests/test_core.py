@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from llmbook import core
-from llmbook.core import Progress, UserError, as_type, atomic_write, environment, flags_of, generator, grade, nearest
-from llmbook.core import parser_of, read_args, read_json, read_jsonl, seed_of, write_json, write_jsonl, write_text
+from llmbook.core import Progress, UserError, parse_value, atomic_write, environment, read_flags, generator, grade, did_you_mean
+from llmbook.core import build_parser, read_args, read_json, read_jsonl, seed_of, write_json, write_jsonl, write_text
 
 
 PROMPTS = ['a', 'b']
@@ -138,7 +138,7 @@ def test_results(tmp_path, monkeypatch):
 def test_progress_says_plain_lines(capsys):
     with Progress(4, 'demo', every=0) as bar:
         bar.update(3, 'loss 1')
-        bar.say('a line')
+        bar.write('a line')
     out = capsys.readouterr()
     assert out.out.startswith('demo 3/4  loss 1  0 s left\na line') and not out.err
     with Progress(4, every=100) as bar: bar.update()
@@ -147,8 +147,8 @@ def test_progress_says_plain_lines(capsys):
 
 
 def test_nearest():
-    assert nearest('step', ['steps', 'size']) == ", did you mean 'steps'?" and nearest('banana',
-            ['steps']) == '' == nearest('x', [])
+    assert did_you_mean('step', ['steps', 'size']) == ", did you mean 'steps'?" and did_you_mean('banana',
+            ['steps']) == '' == did_you_mean('x', [])
 
 
 @pytest.mark.parametrize('value, kind, want', [
@@ -156,7 +156,7 @@ def test_nearest():
     (str(2**60 + 1), int, 2**60 + 1), ('.5', float, 0.5),
     (2, float, 2.0), ('true', bool, True), ('No', bool, False), (True, bool, True), (5, str, '5'), ('', str, '')])
 def test_types(value, kind, want):
-    got = as_type('x', value, kind)
+    got = parse_value('x', value, kind)
     assert got == want and type(got) is type(want)
 
 
@@ -165,12 +165,12 @@ def test_types(value, kind, want):
     ('', float), (True, float),
     ('maybe', bool), (1, bool), (None, int), ([1], int), ([1], str), ({}, str), ([], bool)])
 def test_wrong_types(value, kind):
-    with pytest.raises(UserError, match='--some-flag .*: not a?') as e: as_type('some_flag', value, kind)
+    with pytest.raises(UserError, match='--some-flag .*: not a?') as e: parse_value('some_flag', value, kind)
     assert '\n' not in str(e.value)
 
 
 def test_what_a_signature_says():
-    found = flags_of(stage)
+    found = read_flags(stage)
     assert list(found) == ['tokens', 'steps', 'lr', 'shape', 'prompts', 'max_rows', 'bias', 'note']
     assert found['lr'] == (float, None, 'learning rate, 100% is 1', None, False)
     assert found['shape'][0] is str and found['shape'][3] == ('llama', 'gpt2') and found['prompts'][::4] == (str,
@@ -178,7 +178,7 @@ def test_what_a_signature_says():
 
 
 def test_help_shows_meaning_and_default():
-    text = ' '.join(parser_of(stage, flags, prog='llmbook stage').format_help().split())
+    text = ' '.join(build_parser(stage, flags, prog='llmbook stage').format_help().split())
     for words in ('folder of tokens (required)', 'optimiser steps (default: 10)', '100% is 1 (default: none)',
             'llama|gpt2',
                   'to complete (default: a b)', '--max-rows N', '--bias, --no-bias', 'use biases (default: False)',

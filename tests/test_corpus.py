@@ -139,12 +139,12 @@ documents = st.lists(st.text(max_size=20), max_size=8).map(
 @settings(max_examples=200, deadline=None)
 @given(documents, st.floats(0, 1))
 def test_holding_out_keeps_everything(docs, share):
-    train, held = hold_out(iter(docs), share)
+    train, val = hold_out(iter(docs), share)
     whole = ''.join(d['text'] for d in docs)
-    assert ''.join(d['text'] for d in train + held) == whole
+    assert ''.join(d['text'] for d in train + val) == whole
     assert sum(len(d['text']) for d in train) == round(len(whole) * (1 - share))
-    assert all(d in docs or d['meta'] == {} for d in train + held)
-    assert len({d['id'] for d in train + held}) == len(train + held) <= len(docs) + 1
+    assert all(d in docs or d['meta'] == {} for d in train + val)
+    assert len({d['id'] for d in train + val}) == len(train + val) <= len(docs) + 1
 
 
 @settings(max_examples=100, deadline=None)

@@ -18,7 +18,7 @@ from layouts import CLIP, CONFIG, LR, Uneven, advance, local, off
 from llmbook.core import UserError
 from llmbook.model.generate import generate
 from llmbook.model.transformer import Transformer
-from llmbook.scale.engine import (DeepSpeedEngine, check_engine, ds_config, engine_flags, engine_of, next_scale, rehearse,
+from llmbook.scale.engine import (DeepSpeedEngine, check_engine, ds_config, engine_flags, make_engine, next_scale, rehearse,
                                   zero_bytes, zero_sent)
 from llmbook.scale.ranks import launch
 from llmbook.text.batches import IGNORE
@@ -27,7 +27,7 @@ from llmbook.train.loop import LocalEngine, Speed
 
 many = pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs the extra scale')
 STAGES, WIDE = (0, 1, 2, 3), replace(CONFIG, vocab_size=400, n_embd=64, n_hidden=128)
-SHAPES = {'untied': replace(CONFIG, tied=False), 'gpt2': replace(CONFIG, shape='gpt2', n_hidden=128)}
+SHAPES = {'untied': replace(CONFIG, tied=False), 'gpt2': replace(CONFIG, arch='gpt2', n_hidden=128)}
 
 
 def sharded(zero, config=CONFIG, **flags):
@@ -38,7 +38,7 @@ def close_to(ours, theirs):
     return ours.keys() >= theirs.keys() and all(math.isclose(ours[k], theirs[k], rel_tol=1e-5) for k in theirs)
 
 
-def held(n): return [Uneven()[1000 + i] for i in range(n)]
+def val(n): return [Uneven()[1000 + i] for i in range(n)]
 
 
 class Two(CLM):
@@ -61,7 +61,7 @@ def edges():
     for zero in STAGES:
         engine, found = sharded(zero, micro=3), {} # 4 rows a rank: micro-batches of 3 and 1
         stream = Uneven(engine.rank, engine.world)
-        found['held'] = {n: engine.evaluate(held(n), Two()) for n in (0, 1, 3)} # before the first step
+        found['val'] = {n: engine.evaluate(val(n), Two()) for n in (0, 1, 3)} # before the first step
         found['steps'] = [engine.step(engine.cut(stream[t]), Two()) for t in range(2)]
         batch = stream[2] if engine.rank == 0 else unlabelled(stream[2])
         found['one without labels'] = engine.step(engine.cut(batch), CLM())
@@ -103,7 +103,8 @@ def written(zero):
     engine = sharded(zero)
     advance(engine, 2)
     kept = sum(p.numel() for p in engine.names)
-    with engine.whole(), torch.no_grad(): ids = generate(engine.model.eval(), torch.tensor([[3, 4, 5]]), 8, temperature=0.0)
+    with engine.full_weights(), torch.no_grad():
+        ids = generate(engine.model.eval(), torch.tensor([[3, 4, 5]]), 8, temperature=0.0)
     return kept, ids.tolist(), advance(engine, 1)
 
 
@@ -188,8 +189,8 @@ def found():
 @pytest.mark.parametrize('zero', STAGES)
 def test_edges(found, zero):
     ours, engine = found[zero], local()
-    assert ours['held'] == ours['held'] | {0: {}}
-    for n in (1, 3): assert close_to(ours['held'][n], engine.evaluate(held(n), Two()))
+    assert ours['val'] == ours['val'] | {0: {}}
+    for n in (1, 3): assert close_to(ours['val'][n], engine.evaluate(val(n), Two()))
     for t, stats in enumerate(ours['steps']): assert close_to(stats, engine.step([Uneven()[t]], CLM()))
     assert ours['steps'][0]['rows'] == 8 and ours['steps'][0]['share'] == pytest.approx(1)
     assert ours['steps'][0]['twice'] == pytest.approx(2*ours['steps'][0]['loss'])
@@ -204,10 +205,10 @@ def test_edges(found, zero):
 @many
 def test_other_shapes_change_layout(tmp_path):
     for name, (ours, anew) in launch(shapes, 2, tmp_path)[0].items():
-        def alone(name=name): return LocalEngine(Transformer(SHAPES[name], 0), lambda step: LR, clip=CLIP)
-        theirs = advance(alone(), 6)
+        def init_single_rank(name=name): return LocalEngine(Transformer(SHAPES[name], 0), lambda step: LR, clip=CLIP)
+        theirs = advance(init_single_rank(), 6)
         assert off(ours, theirs)['loss'] < 1e-5 and off(anew, [values[:3] for values in theirs])['loss'] < 1e-5, name
-        engine = alone()
+        engine = init_single_rank()
         engine.load(tmp_path/name/'3')
         assert off(advance(engine, 3), [values[3:] for values in theirs])['loss'] < 1e-5
 
@@ -291,17 +292,18 @@ def test_ds_config():
     (dict(zero=4), '--zero 4: the stages are'), (dict(zero=-1), '--zero -1'), (dict(offload=True), '--offload: needs --zero 1'),
     (dict(zero=0, offload=True), '--offload: needs'), (dict(precision='fp64'), '--precision fp64: give fp32'),
     (dict(precision='fp16'), '--precision fp16: needs --zero 1'), (dict(zero=0, precision='fp16'), 'needs --zero 1'),
-    (dict(micro=0), '--micro 0: at least 1'), (dict(accum=-3), '--accum -3: at least 1'), (dict(patience=0), '--patience 0'),
-    (dict(patience=math.nan), '--patience nan'), (dict(speed='auto', zero=0), '--speed auto: .* leave out --precision'),
+    (dict(micro=0), '--micro 0: at least 1'), (dict(accum=-3), '--accum -3: at least 1'),
+    (dict(hang_timeout=0), '--hang-timeout 0'),
+    (dict(hang_timeout=math.nan), '--hang-timeout nan'), (dict(speed='auto', zero=0), '--speed auto: .* leave out --precision'),
     (dict(speed='auto', precision='bf16'), '--speed auto')])
 def test_flags_that_do_not_fit(flags, words):
-    with pytest.raises(UserError, match=words) as e: engine_of(**flags)
+    with pytest.raises(UserError, match=words) as e: make_engine(**flags)
     assert '\n' not in str(e.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_fp16_is_refused_on_a_processor():
-    with pytest.raises(UserError, match='needs a GPU; on a processor give bf16'): engine_of(zero=2, precision='fp16')
+    with pytest.raises(UserError, match='needs a GPU; on a processor give bf16'): make_engine(zero=2, precision='fp16')
 
 
 def test_muon_is_refused_where_matrices_are_cut():
@@ -311,13 +313,13 @@ def test_muon_is_refused_where_matrices_are_cut():
 
 
 def test_one_process_keeps_its_own_engine():
-    assert engine_flags()['zero'] is None and engine_of(micro=4, precision='bf16').func is LocalEngine
-    assert engine_of(precision='bf16').keywords['speed'].precision == 'bf16' and engine_of().keywords['speed'] == 'exact'
+    assert engine_flags()['zero'] is None and make_engine(micro=4, precision='bf16').func is LocalEngine
+    assert make_engine(precision='bf16').keywords['speed'].precision == 'bf16' and make_engine().keywords['speed'] == 'exact'
 
 
 @many
 def test_a_stage_makes_it_deepspeed():
-    engine = engine_of(zero=2, offload=True, accum=2)
+    engine = make_engine(zero=2, offload=True, accum=2)
     assert engine.func is DeepSpeedEngine
     assert {k: engine.keywords[k] for k in ('zero', 'offload', 'accum')} == dict(zero=2, offload=True, accum=2)
 
@@ -326,9 +328,9 @@ def test_a_stage_makes_it_deepspeed():
 
 ALONE = """
 import layouts
-from llmbook.scale.engine import engine_of
+from llmbook.scale.engine import make_engine
 from llmbook.scale.ranks import launched
-engine = engine_of(zero=3, micro=2)(layouts.Transformer(layouts.CONFIG, 0), lambda step: layouts.LR, clip=layouts.CLIP)
+engine = make_engine(zero=3, micro=2)(layouts.Transformer(layouts.CONFIG, 0), lambda step: layouts.LR, clip=layouts.CLIP)
 print(*layouts.advance(engine, 2)[0], engine.world, launched())
 """
 
@@ -348,11 +350,11 @@ def test_the_only_rank_of_one():
 @many
 def test_rehearse(tmp_path):
     batches = [Uneven()[t] for t in range(3)]
-    ours, others = launch(rehearse, 2, batches, [dict(zero=3, offload=True), dict(zero=0, accum=2)], held(3), tmp_path, CONFIG)
+    ours, others = launch(rehearse, 2, batches, [dict(zero=3, offload=True), dict(zero=0, accum=2)], val(3), tmp_path, CONFIG)
     assert ours == others and len(ours) == 2
     theirs, engine = [], LocalEngine(Transformer(CONFIG, 0), lambda step: 1e-2, clip=0.2)
     for b in batches: theirs.append(engine.step([b], CLM()))
-    theirs.append(engine.evaluate(held(3), CLM()))
+    theirs.append(engine.evaluate(val(3), CLM()))
     for stats in ours:
         for a, b in zip(stats, theirs, strict=True): assert close_to(a, b)
     engine.load(tmp_path)

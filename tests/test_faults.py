@@ -25,13 +25,13 @@ class House:
     def __init__(self, folder):
         self.folder, documents = folder, list(world_documents(60))
         tokenizer = train_tokenizer((d['text'] for d in documents), 300)
-        write_store(folder/'tokens', {'train': documents[:56], 'held': documents[56:]}, tokenizer)
+        write_store(folder/'tokens', {'train': documents[:56], 'val': documents[56:]}, tokenizer)
         save_tokenizer(tokenizer, folder/'tokens')
 
     def start(self, name):
         "The command, always the same but for its folder."
         command = [sys.executable, '-m', 'llmbook', 'pretrain', '--tokens', 'tokens', '--out', name, '--steps', STEPS,
-                   '--rows', 4, '--block-size', 32, '--save-every', SAVE, '--watch-every', 7, '--keep', 2]
+                   '--batch-size', 4, '--block-size', 32, '--save-every', SAVE, '--eval-every', 7, '--keep', 2]
         env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT), MPLBACKEND='agg')
         return subprocess.Popen(list(map(str, command)), cwd=self.folder, env=env, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -85,7 +85,7 @@ def house(tmp_path_factory):
 def test_the_undisturbed_run(house):
     rows = json.loads(house.result('whole')['log'])
     assert [r['step'] for r in rows if 'loss' in r] == list(range(1, STEPS + 1))
-    assert [r['step'] for r in rows if 'held_loss' in r] == [7, 14, 21, STEPS]
+    assert [r['step'] for r in rows if 'val_loss' in r] == [7, 14, 21, STEPS]
     names = sorted(p.name for p in (house.folder/'whole/checkpoints').iterdir())
     assert names == ['step-00000020', 'step-00000024'] and not house.leftovers('whole')
 

@@ -10,11 +10,11 @@ from llmbook.core import UserError, generator
 from llmbook.model.generate import KVCache, generate, keep_top_k, keep_top_p, next_token
 from llmbook.model.transformer import Config, Transformer
 
-SHAPES = [dict(shape='llama', n_kv_head=4), dict(shape='llama', n_kv_head=2), dict(shape='gpt2', n_kv_head=4)]
+SHAPES = [dict(arch='llama', n_kv_head=4), dict(arch='llama', n_kv_head=2), dict(arch='gpt2', n_kv_head=4)]
 
 
-def small(shape='llama', n_kv_head=4, block_size=150):
-    model = Transformer(Config(60, block_size, 2, 4, n_kv_head, 32, 64, shape), seed=0)
+def small(arch='llama', n_kv_head=4, block_size=150):
+    model = Transformer(Config(60, block_size, 2, 4, n_kv_head, 32, 64, arch), seed=0)
     for p in model.parameters(): p.data.mul_(3)  # so that the choices are not all alike
     return model.eval()
 

@@ -41,8 +41,8 @@ class Cluster(House):
     def start(self, name, form=None, flags=None, **env):
         command = [str(w).format(port=free_port()) for w in FORMS[form or self.form]]
         if 'FAULT' in env: command[command.index(CLI)] = str(ROOT/'tests/broken_cli.py')
-        command += ['pretrain', '--tokens', 'tokens', '--out', name, '--steps', STEPS, '--rows', 4, '--block-size', 32,
-                    '--save-every', SAVE, '--watch-every', 7, '--keep', 2, *(self.flags if flags is None else flags)]
+        command += ['pretrain', '--tokens', 'tokens', '--out', name, '--steps', STEPS, '--batch-size', 4, '--block-size', 32,
+                    '--save-every', SAVE, '--eval-every', 7, '--keep', 2, *(self.flags if flags is None else flags)]
         env = {'MARK': str(self.folder/f'{name}.mark')} | env
         env = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT), MPLBACKEND='agg', RUN_NAME=str(self.folder/name)) | env
         self.err = open(self.folder/f'{name}.err', 'w+')
@@ -72,11 +72,11 @@ class Cluster(House):
         while (left := self.processes(name)) and time.monotonic() < end: time.sleep(0.1)
         return left
 
-    def broken(self, name, fault, patience=1800):
+    def broken(self, name, fault, hang_timeout=1800):
         "Start, wait for the fault, and see that it ends all; the first lines on stderr, the output and the code."
-        process = self.start(name, flags=('--zero', 2, '--patience', patience), FAULT=fault)
+        process = self.start(name, flags=('--zero', 2, '--hang-timeout', hang_timeout), FAULT=fault)
         while not (self.folder/f'{name}.mark').exists() and process.poll() is None: time.sleep(0.05)
-        left = self.gone(name, DEADLINE + (patience if patience < 1800 else 0))
+        left = self.gone(name, DEADLINE + (hang_timeout if hang_timeout < 1800 else 0))
         for p in left: p.kill()
         out, code = process.communicate(timeout=60)[0], process.returncode
         self.err.seek(0)
@@ -127,7 +127,7 @@ def test_forms(cluster, form, zero):
 
 @pytest.mark.parametrize('kind, code, says', [
     ('error', 1, 'llmbook: rank 1: ZeroDivisionError: on purpose'),
-    pytest.param('mistake', 2, 'llmbook: rank 1: --rows 3: on purpose', marks=pytest.mark.slow)])
+    pytest.param('mistake', 2, 'llmbook: rank 1: --batch-size 3: on purpose', marks=pytest.mark.slow)])
 def test_an_error_in_one_rank_ends_all(cluster, kind, code, says):
     err, out, ended = cluster.broken(kind, f'{kind},1,3')
     assert err.splitlines()[0] == says and ended == code, err + out

@@ -18,7 +18,7 @@ from llmbook.core import UserError
 from llmbook.model.transformer import Config, Transformer
 from llmbook.text.batches import IGNORE, split_batch
 from llmbook.train.clm import CLM
-from llmbook.train.loop import LocalEngine, Run, Speed, aside, fit, flops_per_token, measure_speed, total
+from llmbook.train.loop import LocalEngine, Run, Speed, _aside, fit, flops_per_token, measure_speed, sum_counts
 
 TIMES = ('tokens_per_s', 'mfu')
 
@@ -27,15 +27,15 @@ def trajectory(objective, micro): return advance(local(micro=micro), objective=o
 
 
 def train(folder, steps=12, objective=None, stop=None, dropout=False, **flags):
-    "A run in `folder`, killed (as far as one process can) when `watch` is called at step `stop`."
+    "A run in `folder`, killed (as far as one process can) when `on_eval` is called at step `stop`."
     engine = local()
     if dropout: engine.model.blocks[0].register_forward_hook(lambda _, __, y: F.dropout(y, 0.1, engine.model.training))
 
-    def watch(step, stats, say):
+    def on_eval(step, stats, say):
         if step == stop: raise KeyboardInterrupt
-        return {'held_loss': 1/step} if step % 3 == 0 else {}
-    run, flags = Run(folder, 'test', {'steps': steps}), {'watch_every': 1} | flags
-    fit(engine, objective or CLM(), Uneven(), steps, run, lambda stage: None, watch=watch, **flags)
+        return {'val_loss': 1/step} if step % 3 == 0 else {}
+    run, flags = Run(folder, 'test', {'steps': steps}), {'eval_every': 1} | flags
+    fit(engine, objective or CLM(), Uneven(), steps, run, lambda stage: None, on_eval=on_eval, **flags)
     return timeless(folder), state_bytes(folder)
 
 
@@ -84,7 +84,7 @@ def test_counts_and_metrics_add_up():
     batch = Uneven()[0]
     stats = local().step(split_batch(batch, 2), Rows())
     assert stats['rows_seen'] == 8 and stats['share'] == 1 and stats['tokens'] == (batch['labels'] != IGNORE).sum()
-    assert total([{'a': 1}, {'a': torch.tensor(2), 'b': 3}]) == {'a': 3, 'b': 3}
+    assert sum_counts([{'a': 1}, {'a': torch.tensor(2), 'b': 3}]) == {'a': 3, 'b': 3}
 
 
 def test_evaluate_is_the_loss_and_learns_nothing():
@@ -111,7 +111,7 @@ def test_a_step_that_is_not_finite_moves_nothing(where):
 
 def test_skipped_steps_are_logged_with_their_rows(tmp_path, capsys):
     train(tmp_path/'run', objective=Poisoned(3, 4, 7), steps=9)
-    rows = [r for r in Run(tmp_path/'run', 'test', {'steps': 9}).rows() if 'loss' in r]
+    rows = [r for r in Run(tmp_path/'run', 'test', {'steps': 9}).read_log() if 'loss' in r]
     assert [r['step'] for r in rows if 'skipped' in r] == [4, 5, 8] and math.isnan(rows[3]['loss'])
     assert rows[3]['skipped'] == Uneven()[3]['rows'].tolist()
     assert capsys.readouterr().out.count('is skipped') == 3
@@ -186,7 +186,7 @@ def test_a_log_cut_between_any_two_bytes(tmp_path):
     first = text.index(b'\n') + 1
     for n in range(first, len(text) + 1):
         (tmp_path/'run/log.jsonl').write_bytes(text[:n])
-        run.cut(2)
+        run.truncate_log(2)
         assert (tmp_path/'run/log.jsonl').read_bytes() == (text if n >= len(text) - 1 else text[:first])
 
 
@@ -272,7 +272,7 @@ def test_the_folder_of_another_run(tmp_path):
     (folder/'mine.txt').write_text('x')
     Run(folder, 'sft', {}, fresh=True)
     assert (tmp_path/'run.old1/mine.txt').exists() and [p.name for p in folder.iterdir()] == ['config.json']
-    assert aside(folder).name == 'run.old2'
+    assert _aside(folder).name == 'run.old2'
 
 
 @pytest.mark.parametrize('fresh', [False, True])
@@ -330,11 +330,11 @@ def test_fit_keeps_its_memory_while_it_trains(tmp_path, monkeypatch):
     open_, seen = [], []
 
     @contextmanager
-    def watched():
+    def noted():
         open_.append(True)
         yield
         open_.clear()
-    monkeypatch.setattr('llmbook.train.loop.keep_memory', watched)
+    monkeypatch.setattr('llmbook.train.loop.keep_memory', noted)
     monkeypatch.setattr(CLM, 'counts', lambda self, batch, counts=CLM.counts: seen.append(bool(open_)) or counts(self, batch))
     train(tmp_path/'run', steps=2)
     assert seen and all(seen) and not open_
@@ -343,7 +343,7 @@ def test_fit_keeps_its_memory_while_it_trains(tmp_path, monkeypatch):
 def test_flops_are_counted():
     "Against a count of every matrix product of one forward pass: 2 a weight and token; backward is twice that."
     from torch.utils.flop_counter import FlopCounterMode
-    for change in ({}, dict(tied=False), dict(shape='gpt2')):
+    for change in ({}, dict(tied=False), dict(arch='gpt2')):
         model, ids = Transformer(Config(**{**vars(CONFIG), 'n_embd': 96, 'n_hidden': 256, **change}), 0), Uneven()[0]['ids']
         with FlopCounterMode(display=False) as counter: model(ids).sum().backward()
         assert math.isclose(counter.get_total_flops() / ids.numel(), flops_per_token(model, 16), rel_tol=0.12), change

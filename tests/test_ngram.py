@@ -38,9 +38,9 @@ def slow_p(documents, gram, d):
 
 @FEW
 @given(DOCUMENTS, DOCUMENTS, st.integers(1, 4), st.floats(0.1, 0.9))
-def test_equal_to_the_formula(train, held, n, d):
-    grams = windows(held, n, V)
-    assert list(map(tuple, grams.tolist())) == slow_grams(held, n)
+def test_equal_to_the_formula(train, val, n, d):
+    grams = windows(val, n, V)
+    assert list(map(tuple, grams.tolist())) == slow_grams(val, n)
     p = Ngram(n, V, d).fit(train).probability(grams)
     assert np.allclose(p, [slow_p(train, tuple(g), d) for g in grams.tolist()], rtol=1e-10)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmbook.core import UserError
 from llmbook.evaluation.perplexity import (
-    as_ids, bits_per_byte, closed, counted_nats, document_nats, evaluate, known_nats, ladder, questions, rate, text_task,
+    as_ids, bits_per_byte, gap_closed, ngram_nats, document_nats, evaluate, oracle_nats, ladder, questions, rate, text_task,
     world_task,
 )
 from llmbook.model.checkpoints import save_model
@@ -23,9 +23,9 @@ from llmbook.text.corpus import HELD_START, world_documents
 @pytest.fixture(scope='module')
 def world():
     "Stories to count, stories held out, their tokenizer, and ids of both."
-    train, held = list(world_documents(300)), list(world_documents(60, 0, HELD_START))
+    train, val = list(world_documents(300)), list(world_documents(60, 0, HELD_START))
     tokenizer = train_tokenizer((d['text'] for d in train), 500)
-    return train, held, tokenizer, as_ids(tokenizer, train), as_ids(tokenizer, held)
+    return train, val, tokenizer, as_ids(tokenizer, train), as_ids(tokenizer, val)
 
 
 def decoder(V, **changes):
@@ -96,10 +96,10 @@ def test_bits_do_not_depend_on_the_tokenizer():
 
 
 def test_nobody_passes_the_floor(world):
-    train, held, tokenizer, seen, ids = world
-    floor, sizes = known_nats(held)['exact floor'], questions(ids)
+    train, val, tokenizer, seen, ids = world
+    floor, sizes = oracle_nats(val)['exact floor'], questions(ids)
     costs = {n: Ngram(n, 500).fit(seen).nats(ids) for n in (1, 3, 5, 8)}
-    costs |= {'blind': known_nats(held)['blind bound'], 'model': document_nats(decoder(500), ids)}
+    costs |= {'blind': oracle_nats(val)['blind bound'], 'model': document_nats(decoder(500), ids)}
     for name, nats in costs.items():
         above = rate(nats - floor, sizes)
         assert above.mean > 3 * above.error, name
@@ -109,9 +109,9 @@ def test_nobody_passes_the_floor(world):
 
 def test_alarm(world):
     "`under_floor` rings for a model that knows the stories by heart, and for no other."
-    train, held, tokenizer, seen, ids = world
-    counted = counted_nats(ids, seen, 500)
-    honest = world_task(decoder(500), tokenizer, held, counted)
+    train, val, tokenizer, seen, ids = world
+    counted = ngram_nats(ids, seen, 500)
+    honest = world_task(decoder(500), tokenizer, val, counted)
     assert not honest['under_floor'] and [r['name'] for r in honest['ladder']][-1] == 'exact floor'
 
     class Heart(Even):
@@ -121,25 +121,25 @@ def test_alarm(world):
             for r, row in enumerate(batch.tolist()):
                 for t in range(len(row)): out[r, t, table.get(tuple(row[:t + 1]), 0)] = 20
             return out
-    assert world_task(Heart(500, 256), tokenizer, held, counted)['under_floor']
+    assert world_task(Heart(500, 256), tokenizer, val, counted)['under_floor']
 
 
 def test_closed_and_ladder(world):
     ids = world[4]
-    costs = known_nats(world[1])
+    costs = oracle_nats(world[1])
     half = (costs['blind bound'] + costs['exact floor']) / 2
     for model, share in ((costs['blind bound'], 0), (half, 0.5), (costs['exact floor'], 1)):
-        assert closed(ladder(costs | {'model': model}, ids)) == pytest.approx(share)
+        assert gap_closed(ladder(costs | {'model': model}, ids)) == pytest.approx(share)
 
 
 def test_evaluate(world, tmp_path, capsys):
-    train, held, tokenizer, _, ids = world
+    train, val, tokenizer, _, ids = world
     save_model(decoder(500), tokenizer, tmp_path/'model')
-    (tmp_path/'a.txt').write_text(held[0]['text'])
+    (tmp_path/'a.txt').write_text(val[0]['text'])
     found = evaluate(str(tmp_path/'model'), ['text'], text=str(tmp_path/'a.txt'), out=str(tmp_path/'out'))
     assert json.dumps(json.loads((tmp_path/'out/results.json').read_text())['tasks']) == json.dumps(found)
     assert found['text']['tokens'] == len(ids[0]) - 1 and 'bits' in capsys.readouterr().out
-    alone = text_task(decoder(500), tokenizer, [{'text': held[0]['text']}])
+    alone = text_task(decoder(500), tokenizer, [{'text': val[0]['text']}])
     assert json.dumps(found['text']) == json.dumps(alone)
 
 

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from llmbook.core import UserError, generator
 from llmbook.model.transformer import Config, Transformer
 from llmbook.scale import ranks
-from llmbook.scale.ranks import all_reduce_bytes, beat, guarded, launch
+from llmbook.scale.ranks import all_reduce_bytes, heartbeat, guarded, launch
 from llmbook.text.batches import IGNORE
 from llmbook.train.clm import CLM
 
@@ -190,7 +190,7 @@ def wait_unless(rank, act, *args):
 def error(): raise ValueError('on purpose\nand more')
 
 
-def mistake(): raise UserError('--rows 3: on purpose')
+def mistake(): raise UserError('--batch-size 3: on purpose')
 
 
 def runtime_error(): raise RuntimeError('on purpose')
@@ -204,11 +204,11 @@ def test_an_error_while_another_is_in_a_collective():
 
 
 def test_a_mistake_has_no_traceback():
-    assert failure(wait_unless, 2, 0, mistake) == 'rank 0: --rows 3: on purpose'
+    assert failure(wait_unless, 2, 0, mistake) == 'rank 0: --batch-size 3: on purpose'
 
 
 def test_an_error_that_may_be_an_echo_is_told_too():
-    assert failure(wait_unless, 2, 1, runtime_error, patience=1).startswith('rank 1: RuntimeError: on purpose\nTraceback')
+    assert failure(wait_unless, 2, 1, runtime_error, hang_timeout=1).startswith('rank 1: RuntimeError: on purpose\nTraceback')
 
 
 @pytest.mark.parametrize('fn', [error, runtime_error])
@@ -238,7 +238,7 @@ def ring_with_two_missing():
 
 def test_a_hang_shows_the_stuck_ranks_stack():
     "One sleeps, one cannot even answer; the two that wait in the ring are not stuck."
-    text = failure(ring_with_two_missing, 4, patience=1)
+    text = failure(ring_with_two_missing, 4, hang_timeout=1)
     assert text.startswith('rank 1, 2: stuck for 1 s while rank 0 was at: ring_with_two_missing; what it was doing:\nrank 1\n')
     frames = [line for line in text.splitlines() if 'File "' in line]
     assert all(__file__ in line for line in frames) and 'in asleep' in frames[-1] and 'time.sleep(1000)' in text
@@ -249,19 +249,19 @@ def each_waits_for_the_other(): dist.recv(torch.ones(1), 1 - dist.get_rank())
 
 
 def test_a_deadlock_shows_all_stacks():
-    text = failure(each_waits_for_the_other, 2, patience=1)
+    text = failure(each_waits_for_the_other, 2, hang_timeout=1)
     assert text.startswith('rank 0, 1: stuck for 1 s') and text.count('in each_waits_for_the_other') == 2
 
 
 def busy():
     "Longer than the patience, but something gets done; and a guarded block in a guarded block."
     for i in range(6):
-        beat(f'part {i}')
+        heartbeat(f'part {i}')
         with guarded('inside'): time.sleep(0.3)
     return True
 
 
-def test_patience_counts_from_the_last_beat(): assert launch(busy, 2, patience=1) == [True]*2
+def test_patience_counts_from_the_last_beat(): assert launch(busy, 2, hang_timeout=1) == [True]*2
 
 
 class Stubborn:
@@ -292,7 +292,7 @@ def test_a_result_cut_short():
     ours, theirs = Pipe(duplex=False)
     os.write(theirs.fileno(), (1000).to_bytes(4, 'big') + pickle.dumps(('done', 'half')))
     theirs.close()
-    with pytest.raises(RuntimeError, match='rank 0: ended without a word'): ranks.gather([ours])
+    with pytest.raises(RuntimeError, match='rank 0: ended without a word'): ranks.collect_results([ours])
 
 
 def test_an_interrupted_parent():
@@ -365,8 +365,8 @@ def test_as_rank(kind, code, said):
 
 
 def test_alone_everything_does_nothing():
-    assert ranks.GUARD is None and ranks.ancestors() == [] and ranks.alive(os.getpid()) and not ranks.alive(2**22 + 1)
-    with guarded('nothing'): beat('nothing')
-    ranks.set_patience(1)
+    assert ranks.GUARD is None and ranks.launcher_chain() == [] and ranks.alive(os.getpid()) and not ranks.alive(2**22 + 1)
+    with guarded('nothing'): heartbeat('nothing')
+    ranks.set_hang_timeout(1)
     ranks.leave_ranks()
     assert json.loads(json.dumps(ranks.stack_of_main()))[0].startswith('  File')

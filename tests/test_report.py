@@ -40,7 +40,7 @@ def run(tmp_path):
     write_json(folder/'config.json', dict(command='pretrain', args={'steps': 40, 'lr': 0.003, 'out': HOSTILE, 'model': None},
                                           device='a <laptop>', commit='0123abcd', versions={'torch': '2.13'}))
     log = [dict(step=s, loss=1 + 5/s, tokens=100*s, tokens_per_s=1000 + s, mfu=0.5) for s in range(1, 41)]
-    write_jsonl(folder/'log.jsonl', [*log, dict(step=40, held_loss=1.2, rung='uniform, unigram')])
+    write_jsonl(folder/'log.jsonl', [*log, dict(step=40, val_loss=1.2, rung='uniform, unigram')])
     costs = (('uniform', 6.931, 0), ('blind bound', 1.259, 0.004), ('model', 0.912, 0.007), ('exact floor', 0.579, 0.003),
              ('$odd | <b>', 3.217, 0.001))
     world = dict(ladder=[dict(name=n, nats=v, error=e) for n, v, e in costs], documents=500, tokens=58328, closed=0.512,
@@ -97,7 +97,8 @@ def test_same_folder_same_bytes(run):
 
 def test_words_for_what_is_odd(run):
     results = json.loads((run/'results.json').read_text())
-    for change, words in (({'closed': -1.3}, 'has not reached the blind bound'), ({'under_floor': True}, 'no honest model is')):
+    for change, words in (({'gap_closed': -1.3}, 'has not reached the blind bound'),
+                          ({'under_floor': True}, 'no honest model is')):
         write_json(run/'results.json', {'tasks': {'world': results['tasks']['world'] | change}})
         text, _ = pages(run)
         assert words in text and '-130%' not in text
@@ -107,7 +108,7 @@ def test_a_run_that_was_killed_or_diverged(run):
     bad = '{"step": 41, "loss": NaN, "skipped": [1], "tokens": 4100, "tokens_per_s": 900, "mfu": 0.1}'
     with open(run/'log.jsonl', 'a') as f: f.write(bad + '\n{"step": 4')
     rows = log_rows(run/'log.jsonl')
-    assert rows[-1]['step'] == 41 and [r['tokens'] for r in rows if 'held_loss' in r] == [4000]
+    assert rows[-1]['step'] == 41 and [r['tokens'] for r in rows if 'val_loss' in r] == [4000]
     text, _ = pages(run)
     assert 'steps skipped' in text
     (run/'log.jsonl').write_text('')

@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from llmbook.core import UserError
 from llmbook.model.checkpoints import from_hf, hf_config, to_hf
 from llmbook.model.transformer import (
-    MLP, SIZES, Block, Config, RMSNorm, SwiGLU, Transformer, Trunk, config_of, count_parameters, init_weights,
+    MLP, SIZES, Block, Config, RMSNorm, SwiGLU, Transformer, Decoder, config_for, count_parameters, init_weights,
 )
 
 BASE = dict(vocab_size=97, block_size=64, n_layer=3, n_head=4, n_kv_head=4, n_embd=32, n_hidden=88)
@@ -18,8 +18,8 @@ CONFIGS = {
     'llama': {}, 'llama-gqa': dict(n_kv_head=2), 'llama-mqa-untied': dict(n_kv_head=1, tied=False),
     'llama-untied': dict(tied=False), 'llama-theta-eps': dict(theta=500_000.0, eps=1e-6, n_kv_head=2),
     'llama-wide': dict(n_embd=64, n_head=2, n_kv_head=2, n_layer=1, n_hidden=24),
-    'gpt2': dict(shape='gpt2', n_hidden=128), 'gpt2-untied': dict(shape='gpt2', n_hidden=128, tied=False),
-    'gpt2-narrow': dict(shape='gpt2', n_hidden=40, n_head=8, n_kv_head=8, eps=1e-6, n_layer=2),
+    'gpt2': dict(arch='gpt2', n_hidden=128), 'gpt2-untied': dict(arch='gpt2', n_hidden=128, tied=False),
+    'gpt2-narrow': dict(arch='gpt2', n_hidden=40, n_head=8, n_kv_head=8, eps=1e-6, n_layer=2),
 }
 
 
@@ -38,7 +38,7 @@ def model_of(name, seed=0):
 
 def peer_of(model):
     c = model.config
-    kind, settings = (LlamaForCausalLM, LlamaConfig) if c.shape == 'llama' else (GPT2LMHeadModel, GPT2Config)
+    kind, settings = (LlamaForCausalLM, LlamaConfig) if c.arch == 'llama' else (GPT2LMHeadModel, GPT2Config)
     drop = ('architectures', 'model_type', 'dtype', 'pad_token_id')  # a padding row has no gradient over there
     peer = kind(settings(**{k: v for k, v in hf_config(c).items() if k not in drop}))
     left = peer.load_state_dict(to_hf(model.state_dict(), c), strict=False)
@@ -113,9 +113,9 @@ def test_packed_documents_equal_the_same_alone(name):
     for a, b in zip(*grads): assert share(a, b) < 1e-5
 
 
-@pytest.mark.parametrize('shape', ['llama', 'gpt2'])
-def test_initial_weights_depend_on_seed_and_name_alone(shape):
-    c = Config(**BASE | dict(shape=shape))
+@pytest.mark.parametrize('arch', ['llama', 'gpt2'])
+def test_initial_weights_depend_on_seed_and_name_alone(arch):
+    c = Config(**BASE | dict(arch=arch))
     model = Transformer(c, seed=3)
     torch.manual_seed(99)
     again = Transformer(c)
@@ -154,19 +154,19 @@ def test_tied_is_one_tensor():
 
 
 @pytest.mark.parametrize('size,V,changes,published', [
-    ('124m', 50257, dict(shape='gpt2'), 124_439_808), ('350m', 50257, dict(shape='gpt2'), 354_823_168),
+    ('124m', 50257, dict(arch='gpt2'), 124_439_808), ('350m', 50257, dict(arch='gpt2'), 354_823_168),
     ('1b', 128_256, {}, 1_235_814_400), ('7b', 32_000, dict(tied=False), 6_738_415_616)])
 def test_sizes_are_the_published_ones(size, V, changes, published):
-    with torch.device('meta'): model = Transformer(config_of(size, V, **changes))
+    with torch.device('meta'): model = Transformer(config_for(size, V, **changes))
     assert count_parameters(model) == published
 
 
 def test_every_size_builds():
     for size in SIZES:
-        for shape in ('llama', 'gpt2'):
-            with torch.device('meta'): model = Transformer(config_of(size, 512, shape))
+        for arch in ('llama', 'gpt2'):
+            with torch.device('meta'): model = Transformer(config_for(size, 512, arch))
             assert model(torch.zeros(1, 4, dtype=torch.long, device='meta')).shape == (1, 4, 512)
-            assert isinstance(model, Trunk) and len(model.blocks) == SIZES[size]['n_layer']
+            assert isinstance(model, Decoder) and len(model.blocks) == SIZES[size]['n_layer']
 
 
 def test_parts_equal_their_formulas():
@@ -190,7 +190,7 @@ def test_positions_may_be_given_per_row():
         assert (model(ids) - model(ids, torch.arange(6) * 2)).abs().max() > 1e-3
 
 
-WRONG = [(dict(n_embd=33), '33'), (dict(n_kv_head=3), '3 key/value'), (dict(shape='lama'), 'lama')]
+WRONG = [(dict(n_embd=33), '33'), (dict(n_kv_head=3), '3 key/value'), (dict(arch='lama'), 'lama')]
 
 
 @pytest.mark.parametrize('wrong,says', WRONG)
@@ -199,7 +199,7 @@ def test_shapes_that_cannot_be_built(wrong, says):
 
 
 def test_an_unknown_size_names_the_nearest():
-    with pytest.raises(UserError, match="did you mean 'nano'"): config_of('nanno', 10)
+    with pytest.raises(UserError, match="did you mean 'nano'"): config_for('nanno', 10)
 
 
 def test_a_block_that_writes_nothing_changes_nothing():

@@ -37,5 +37,5 @@ def test_what_is_no_story_is_refused():
 
 
 def test_held_out_stories_are_others():
-    train, held = ({d['text'] for d in world_documents(300, 0, start)} for start in (0, HELD_START))
-    assert not train & held
+    train, val = ({d['text'] for d in world_documents(300, 0, start)} for start in (0, HELD_START))
+    assert not train & val

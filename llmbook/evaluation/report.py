@@ -158,9 +158,9 @@ def curve_part(
 )->Part: # picture
     "Training loss and held-out loss over tokens."
     fig, ax = figure(7.4, 3.4)
-    train, held = ([(r['tokens']/1e6, r[k]) for r in rows if k in r and math.isfinite(r[k])] for k in ('loss', 'held_loss'))
+    train, val = ([(r['tokens']/1e6, r[k]) for r in rows if k in r and math.isfinite(r[k])] for k in ('loss', 'val_loss'))
     if train: ax.plot(*zip(*thinned(train)), lw=1, color=COLOURS[5], label='training batches (all sources)')
-    if held: ax.plot(*zip(*held), 'o-', ms=3, color=COLOURS[0], label='held out')
+    if val: ax.plot(*zip(*val), 'o-', ms=3, color=COLOURS[0], label='held out')
     for i, (k, v) in enumerate((bounds or {}).items()):
         ax.axhline(v, color=COLOURS[1 + i], lw=1, ls='--')
         ax.annotate(k, (1, v), xycoords=('axes fraction', 'data'), ha='right', va='bottom', fontsize=9, color=COLOURS[1 + i])
@@ -169,8 +169,8 @@ def curve_part(
     ticks = [t for t in (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20) if low <= t <= high]
     ax.set_yticks(ticks, [f'{t:g}' for t in ticks])
     ax.set_yticks([], minor=True)
-    if train or held: ax.legend(frameon=False)
-    ends = [f'{words} {kind[-1][1]:.2f}' for words, kind in (('the last training batch', train), ('held out', held)) if kind]
+    if train or val: ax.legend(frameon=False)
+    ends = [f'{words} {kind[-1][1]:.2f}' for words, kind in (('the last training batch', train), ('held out', val)) if kind]
     return Part('picture', svg_of(fig), f"{name}: loss over tokens, nats a token" + ''.join(f'; {end}' for end in ends) + '.')
 
 # %% ../../nbs/650_report.ipynb #bdcbed42
@@ -179,13 +179,14 @@ def ladder_words(
 )->str: # a few sentences
     "What the ladder says."
     words = f"Measured on {task['documents']:,} held-out documents ({task['tokens']:,} tokens)."
-    if 'closed' not in task: return words
+    if 'gap_closed' not in task: return words
     above = f"{task['above_floor']:.3f} ± {task['above_floor_error']:.3f} nats a token"
     if task.get('under_floor'):
         return (f"{words} The model is under the exact floor ({above}): no honest model is. "
                 "Look for held-out text in what it was trained on.")
     way = "The model has not reached the blind bound yet"
-    if task['closed'] > 0: way = f"The model has gone {task['closed']:.0%} of the way from the blind bound to the exact floor"
+    if task['gap_closed'] > 0:
+        way = f"The model has gone {task['gap_closed']:.0%} of the way from the blind bound to the exact floor"
     return (f"{words} The blind bound knows the grammar but does not follow the story; no honest model passes the exact floor. "
             f"{way}. It stands {above} above the floor (paired, one standard error).")
 
@@ -229,7 +230,7 @@ def run_facts(
              ('tokens', f"{train[-1]['tokens']:,}"), ('time in steps', f'about {seconds/60:.1f} minutes'),
              ('tokens a second, median', f'{speeds[len(speeds)//2]:,.0f}'),
              ("share of the machine's matrix-product speed", shares and f'{shares[len(shares)//2]:.0%}'),
-             ('speed', ', '.join(f'{k} {v}' for k, v in config.get('chosen', {}).items())),
+             ('speed', ', '.join(f'{k} {v}' for k, v in config.get('speed', {}).items())),
              ('device', config.get('device')), ('cores', config.get('cores')),
              ('versions', ', '.join(f'{k} {v}' for k, v in versions.items() if v)),
              ('commit', config.get('commit') or 'not known')]
@@ -298,8 +299,8 @@ def glance(
     logs:list[Path], # log.jsonl of every run
 )->list[Part]: # figures, where there are any
     "The few figures that most readers come for."
-    found = [(f"{v['closed']:.0%}", 'of the way from the blind bound to the exact floor')
-             for v in tasks.values() if v.get('closed', 0) > 0]
+    found = [(f"{v['gap_closed']:.0%}", 'of the way from the blind bound to the exact floor')
+             for v in tasks.values() if v.get('gap_closed', 0) > 0]
     found += [(f"{v['bits_per_byte']:.2f}", f'bits a byte on held-out {k}') for k, v in tasks.items() if 'bits_per_byte' in v]
     for path in logs:
         train = [r for r in log_rows(path) if 'loss' in r]

@@ -6,7 +6,7 @@ import torch
 from llmbook.core import generator
 from llmbook.text.batches import IGNORE, split_batch
 from llmbook.train.clm import CLM
-from llmbook.train.loop import total
+from llmbook.train.loop import sum_counts
 
 
 def check_1(answer):
@@ -25,7 +25,7 @@ def check_2(answer):
     z, plain = table[ids].logsumexp(-1)[keep].square().mean(), CLM()(model, batch, CLM().counts(batch))[0]
     for micro in (None, 1):
         parts = split_batch(batch, micro)
-        counts = total(answer.counts(b) for b in parts)
+        counts = sum_counts(answer.counts(b) for b in parts)
         found = [answer(model, b, counts) for b in parts]
         assert all('z' in m for _, m in found), "The metrics have no 'z'."
         got = sum(float(m['z']) for _, m in found)

@@ -6,9 +6,9 @@ from llmbook.text.corpus import hold_out
 
 def check_1(answer):
     "The held-out part of four documents."
-    _, held = hold_out([{'id': name, 'text': 'x' * n} for name, n in (('a', 50), ('b', 30), ('c', 15), ('d', 5))])
+    _, val = hold_out([{'id': name, 'text': 'x' * n} for name, n in (('a', 50), ('b', 30), ('c', 15), ('d', 5))])
     assert sum(n for _, n in answer) == 10, "A tenth of 100 characters is held out: the lengths must add up to 10."
-    right = [(d['id'], len(d['text'])) for d in held]
+    right = [(d['id'], len(d['text'])) for d in val]
     assert list(map(tuple, answer)) == right, "Look at the id of the second half of a cut document."
 
 

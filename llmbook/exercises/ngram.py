@@ -40,10 +40,10 @@ def check_3(answer):
 
 def check_4(answer):
     "(train, held, vocab_size, order): the best order from 1 to 6."
-    train, held, vocab_size, order = answer
-    assert sum(map(len, train)) >= 5000 and sum(map(len, held)) >= 500, "Give 5,000 ids to count and 500 held out."
-    assert not set(map(tuple, train)) & set(map(tuple, held)), "A held-out document is among those that are counted."
-    nats = {n: Ngram(n, vocab_size).fit(train).nats(held).sum() for n in range(1, 7)}
+    train, val, vocab_size, order = answer
+    assert sum(map(len, train)) >= 5000 and sum(map(len, val)) >= 500, "Give 5,000 ids to count and 500 held out."
+    assert not set(map(tuple, train)) & set(map(tuple, val)), "A held-out document is among those that are counted."
+    nats = {n: Ngram(n, vocab_size).fit(train).nats(val).sum() for n in range(1, 7)}
     best = min(nats, key=nats.get)
     assert order in nats, f"{order} is not an order from 1 to 6."
     assert order == best, f"Order {order} costs {nats[order] - nats[best]:.0f} nats more than another one."

@@ -5,7 +5,7 @@ import numpy as np
 
 from llmbook.evaluation.perplexity import bits_per_byte, rate
 from llmbook.model.ngram import Ngram
-from llmbook.text.batches import windows_of
+from llmbook.text.batches import sliding_windows
 
 
 def check_1(answer):
@@ -38,15 +38,15 @@ def check_3(answer):
         asked = [q for start, end, first in found for q in range(first, end)]
         assert sorted(asked) == list(range(n)), f"{case}: counted are {asked[:12]}"
         assert all(end - start <= block and start <= first for start, end, first in found), f"{case}: a window is too long."
-        assert found == windows_of(n, block, stride), f"{case}: {windows_of(n, block, stride)}, not {found}"
+        assert found == sliding_windows(n, block, stride), f"{case}: {sliding_windows(n, block, stride)}, not {found}"
 
 
 def check_4(answer):
     "Bits a byte of an n-gram over bytes."
-    train, held = ['the mill and the lamp', 'é è é è'] * 3, ['the lamp', 'é and è']
+    train, val = ['the mill and the lamp', 'é è é è'] * 3, ['the lamp', 'é and è']
     def ids(texts): return [[1, *(b + 8 for b in t.encode()), 2] for t in texts]
     for n in (1, 3):
-        right = bits_per_byte(Ngram(n, 264).fit(ids(train)).nats(ids(held)), held).mean
-        found = answer(train, held, n)
+        right = bits_per_byte(Ngram(n, 264).fit(ids(train)).nats(ids(val)), val).mean
+        found = answer(train, val, n)
         assert found is not None, "Return a number."
         assert math.isclose(found, right, rel_tol=1e-6), f"n={n}: {right:.3f} bits a byte, not {found:.3f}."

@@ -13,13 +13,13 @@ def check_1(answer):
 def check_2(answer):
     "Which part goes out in which turn."
     for world in (1, 2, 3, 5):
-        held = [[[r] for _ in range(world)] for r in range(world)] # held[r][p]: whose numbers are in part p of rank r
+        val = [[[r] for _ in range(world)] for r in range(world)] # held[r][p]: whose numbers are in part p of rank r
         for turn in range(world - 1):
             out = [answer(r, world, turn) for r in range(world)]
             assert all(type(p) is int and 0 <= p < world for p in out), f"Part {out} of {world}: return a part's number."
-            news = [held[r][p] for r, p in enumerate(out)]
-            for r, p in enumerate(out): held[(r + 1) % world][p] = held[(r + 1) % world][p] + news[r]
-        done = [[p for p in range(world) if sorted(held[r][p]) == list(range(world))] for r in range(world)]
+            news = [val[r][p] for r, p in enumerate(out)]
+            for r, p in enumerate(out): val[(r + 1) % world][p] = val[(r + 1) % world][p] + news[r]
+        done = [[p for p in range(world) if sorted(val[r][p]) == list(range(world))] for r in range(world)]
         assert sorted(done) == [[p] for p in range(world)], f"{world} ranks end with the finished parts {done}, not one each."
 
 

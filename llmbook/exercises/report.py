@@ -33,8 +33,8 @@ def check_3(answer):
 
 def check_4(answer):
     "What is missing in a config."
-    full = {'args': {'seed': 0, 'steps': 5}, 'device': 'x', 'commit': 'y', 'versions': {}}
+    full = {'args': {'seed': 0, 'steps': 5}, 'device': 'x', 'git_commit': 'y', 'versions': {}}
     assert answer(full) == [], "Nothing is missing there."
-    assert answer(full | {'commit': None}) == ['commit'], "A commit that is None is missing."
-    assert sorted(answer({'args': {'steps': 5}, 'device': 'x'})) == ['commit', 'seed', 'versions'], "seed stands among args."
+    assert answer(full | {'git_commit': None}) == ['git_commit'], "A commit that is None is missing."
+    assert sorted(answer({'args': {'steps': 5}, 'device': 'x'})) == ['git_commit', 'seed', 'versions'], "seed stands among args."
     assert answer(full | {'args': {'seed': 0}}) == [], "Seed 0 is a seed."

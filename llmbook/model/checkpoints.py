@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LLAMA', 'GPT2', 'TABLES', 'FIELDS', 'FIXED', 'REGULAR', 'OPENED', 'name_table', 'turned', 'to_hf', 'from_hf',
            'hf_config', 'config_from_hf', 'save_tensors', 'save_model', 'weight_files', 'load_weights', 'load_model',
-           'model_folder', 'flush', 'sha256_of', 'files_in', 'sweep', 'committed_folder', 'broken', 'newest_checkpoint',
-           'book_model', 'complete']
+           'model_folder', 'flush', 'sha256_of', 'files_in', 'remove_leftovers', 'atomic_folder', 'find_damage',
+           'newest_checkpoint', 'book_model', 'generate_text']
 
 # %% ../../nbs/170_checkpoints.ipynb #42ead1d5
 import hashlib
@@ -50,7 +50,7 @@ def name_table(
 )->dict[str, list[str]]: # transformers' name -> our names: one, or those of q, k and v
     "The table, written out for every block."
     out = {}
-    for ours, hf in (LLAMA if config.shape == 'llama' else GPT2).items():
+    for ours, hf in (LLAMA if config.arch == 'llama' else GPT2).items():
         if config.tied and ours == 'head.weight': continue
         parts = [ours.replace('.qkv.', f'.{p}.') for p in ('qkv' if '.qkv.' in ours else 'q')]
         for i in range(config.n_layer if '.N.' in ours else 1):
@@ -87,7 +87,7 @@ def from_hf(
     for hf, w in tensors.items():
         if hf in table: state |= zip(table[hf], turned(hf, w).chunk(len(table[hf])))
         elif hf != 'lm_head.weight' and not TABLES.search(hf):
-            raise UserError(f"{hf}: a {config.shape} of {config.n_layer} blocks has no place for this weight")
+            raise UserError(f"{hf}: a {config.arch} of {config.n_layer} blocks has no place for this weight")
     if config.tied and 'embed.weight' in state: state['head.weight'] = state['embed.weight']
     return state
 
@@ -109,7 +109,7 @@ def hf_config(
     dtype:str='float32', # of the weights in the file
 )->dict: # config.json
     "What transformers wants to know."
-    c, kind = config, config.shape
+    c, kind = config, config.arch
     name = 'LlamaForCausalLM' if kind == 'llama' else 'GPT2LMHeadModel'
     out = dict(model_type=kind, architectures=[name], dtype=dtype)
     out |= dict(bos_token_id=BEGIN, eos_token_id=END, pad_token_id=PAD) | FIXED[kind]
@@ -134,7 +134,7 @@ def config_from_hf(
     missing = dict(n_kv_head=H, theta=10000.0, tied=False, eps=1e-6)
     if kind == 'gpt2': missing = dict(n_hidden=4*C, tied=True, eps=1e-5)
     j = {k: v for k, v in (j | rope).items() if v is not None}
-    return Config(shape=kind, **{ours: j[hf] if hf in j else missing[ours] for ours, hf in FIELDS[kind].items()})
+    return Config(arch=kind, **{ours: j[hf] if hf in j else missing[ours] for ours, hf in FIELDS[kind].items()})
 
 # %% ../../nbs/170_checkpoints.ipynb #ca19c83e
 def save_tensors(
@@ -158,7 +158,7 @@ def save_model(
     write_json(folder/'config.json', hf_config(c, str(dtype).removeprefix('torch.')))
     ends = dict(bos_token_id=BEGIN, eos_token_id=END, pad_token_id=PAD)
     write_json(folder/'generation_config.json', ends | dict(max_length=c.block_size))
-    write_text(folder/'README.md', f"# A {c.shape}-shaped decoder trained with llmbook\n\n"
+    write_text(folder/'README.md', f"# A {c.arch}-shaped decoder trained with llmbook\n\n"
                f"{count_parameters(model):,} parameters, {c.n_layer} blocks, width {c.n_embd}, {c.n_head} heads, "
                f"{c.vocab_size} tokens, context {c.block_size}.\n"
                "Open it with `AutoModelForCausalLM.from_pretrained('.')` and `AutoTokenizer.from_pretrained('.')`.\n")
@@ -219,7 +219,7 @@ def model_folder(
         found = newest_checkpoint(folder)
         if found is None: raise UserError(f"{folder}: no whole checkpoint in it; train it first")
         return found
-    if (folder/'manifest.json').exists() and (problem := broken(folder)): raise UserError(f"{folder}: {problem}")
+    if (folder/'manifest.json').exists() and (problem := find_damage(folder)): raise UserError(f"{folder}: {problem}")
     return folder
 
 # %% ../../nbs/170_checkpoints.ipynb #3cee0879
@@ -245,7 +245,7 @@ def files_in(
     return {name: p for name, p in files.items() if name != 'manifest.json'}
 
 # %% ../../nbs/170_checkpoints.ipynb #a8b822a2
-def sweep(
+def remove_leftovers(
     parent:Path, # where checkpoints are
 ):
     "Put back an old folder that had stepped aside for nothing; remove what was never finished."
@@ -255,13 +255,13 @@ def sweep(
         elif p.suffix in ('.old', '.tmp', '.gone'): shutil.rmtree(p)
 
 @contextmanager
-def committed_folder(
+def atomic_folder(
     folder:Path, # the folder to be
     **facts, # kept in the manifest: step, world size ...
 )->Iterator[Path]: # the staging folder, to be filled
     "A folder that appears whole or not at all: fill, flush, write the manifest, rename once."
     stage, aside = (folder.with_name(f'.{folder.name}.{end}') for end in ('tmp', 'old'))
-    sweep(folder.parent)
+    remove_leftovers(folder.parent)
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
     yield stage
@@ -277,7 +277,7 @@ def committed_folder(
 # %% ../../nbs/170_checkpoints.ipynb #b7aa9433
 OPENED = ('.safetensors', '.json', '.jinja') # what readers open; others may lie in the folder
 
-def broken(
+def find_damage(
     folder:Path, # a checkpoint
 )->str: # what is wrong with it; empty when its manifest holds
     "Check every file against the manifest."
@@ -299,7 +299,7 @@ def newest_checkpoint(
     parent = Path(run)/'checkpoints'
     found = {p.stem[1:]: p for p in parent.glob('.step-*.old')} | {p.name: p for p in parent.glob('step-*')}
     for _, folder in sorted(found.items(), reverse=True):
-        if not (problem := broken(folder)): return folder
+        if not (problem := find_damage(folder)): return folder
         print(f"warning: {folder} is passed over: {problem}", flush=True)
     return None
 
@@ -316,7 +316,7 @@ def book_model(
     return load_model(small)
 
 # %% ../../nbs/170_checkpoints.ipynb #1cba38f9
-def complete(
+def generate_text(
     model:str, # run or model folder
     prompt:str='', # text to go on from; empty begins a document
     n:int=200, # at most so many new tokens

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IGNORE', 'encode_texts', 'encode_documents', 'write_ids', 'fingerprint', 'write_store', 'open_split', 'TokenStore',
-           'places', 'pieces_of', 'pack', 'lay_out', 'PackedRows', 'Stream', 'split_batch', 'windows_of',
-           'document_batches', 'tokens']
+           'ragged_arange', 'split_documents', 'pack', 'fill_rows', 'PackedRows', 'Stream', 'split_batch',
+           'sliding_windows', 'document_batches', 'tokens']
 
 # %% ../../nbs/080_batches.ipynb #2d33a305
 # B rows in a batch, T places in a row
@@ -115,7 +115,7 @@ class TokenStore:
     "Token ids of many documents in one flat file, read from the disk as they are needed."
     def __init__(self,
         folder:Path|str, # written by `write_store`
-        split:str='train', # or 'held'
+        split:str='train', # or 'val'
         tokenizer:Tokenizer|None=None, # whose ids they must be; None does not ask
     ):
         folder = Path(folder)
@@ -136,20 +136,20 @@ class TokenStore:
         return np.diff(self.starts)
 
 # %% ../../nbs/080_batches.ipynb #2971dffe
-def places(
+def ragged_arange(
     counts:np.ndarray, # how many in each run
 )->np.ndarray: # (sum of counts,)
     "Count from 0 in every run, the runs one after another."
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
-def pieces_of(
+def split_documents(
     lengths:np.ndarray, # tokens of every document, begin and end included
     block_size:int, # places in a row
 )->np.ndarray: # (pieces,3): document, offset in it, places
     "Cut documents into pieces of at most `block_size` places. A document of n tokens asks n-1 questions."
     asks = np.maximum(np.asarray(lengths, np.int64) - 1, 0)
     counts = -(-asks // block_size)
-    document, offset = np.repeat(np.arange(len(asks)), counts), places(counts) * block_size
+    document, offset = np.repeat(np.arange(len(asks)), counts), ragged_arange(counts) * block_size
     return np.stack([document, offset, np.minimum(block_size, asks[document] - offset)], 1)
 
 # %% ../../nbs/080_batches.ipynb #c2ba8eae
@@ -178,16 +178,16 @@ def pack(
     return rows
 
 # %% ../../nbs/080_batches.ipynb #21edb499
-def lay_out(
+def fill_rows(
     store:TokenStore, # documents as ids
-    pieces:np.ndarray, # of `pieces_of` (pieces,3)
+    pieces:np.ndarray, # of `split_documents` (pieces,3)
     rows:list[list[int]], # the pieces of each row
     block_size:int, # places in a row
 )->dict[str, np.ndarray]: # ids, labels, segments, positions (B,T)
     "Copy pieces out of a store into rows, all at once."
     counts = np.array([len(row) for row in rows])
     document, offset, n = pieces[list(chain(*rows))].T
-    begin, position, row = np.cumsum(n) - n, places(n), np.repeat(np.arange(len(rows)), counts)
+    begin, position, row = np.cumsum(n) - n, ragged_arange(n), np.repeat(np.arange(len(rows)), counts)
     source = np.repeat(store.starts[document] + offset, n) + position
     at = begin - begin[np.cumsum(counts) - counts][row] # where in its row a piece begins
     target = np.repeat(row * block_size + at, n) + position
@@ -196,7 +196,7 @@ def lay_out(
         np.put(out, target, values)
         return out
     return dict(ids=rectangle(PAD, store.ids[source]), labels=rectangle(IGNORE, store.ids[source + 1]),
-                segments=rectangle(0, np.repeat(places(counts) + 1, n)), positions=rectangle(0, position))
+                segments=rectangle(0, np.repeat(ragged_arange(counts) + 1, n)), positions=rectangle(0, position))
 
 # %% ../../nbs/080_batches.ipynb #03127474
 class PackedRows:
@@ -205,7 +205,7 @@ class PackedRows:
         store:TokenStore, # documents as ids
         block_size:int, # places in a row
     ):
-        self.store, self.block_size, self.pieces = store, block_size, pieces_of(store.lengths, block_size)
+        self.store, self.block_size, self.pieces = store, block_size, split_documents(store.lengths, block_size)
         if (n := self.pieces[:, 2].sum()) < block_size:
             raise UserError(f"the corpus is shorter than one block: {n} tokens, {block_size} are needed; "
                             "give more text or a smaller block")
@@ -214,7 +214,7 @@ class PackedRows:
         numbers:np.ndarray, # of rows
     )->dict[str, Tensor]: # ids, labels, segments, positions (B,T), rows (B,)
         "Rows as tensors: ids, labels already shifted, document number and position of every place."
-        batch = lay_out(self.store, self.pieces, [self.packed[i] for i in numbers.tolist()], self.block_size)
+        batch = fill_rows(self.store, self.pieces, [self.packed[i] for i in numbers.tolist()], self.block_size)
         return {k: torch.from_numpy(v) for k, v in (batch | {'rows': np.asarray(numbers)}).items()}
 
 # %% ../../nbs/080_batches.ipynb #4f1411e5
@@ -222,16 +222,16 @@ class Stream(PackedRows):
     "Batches without a state: `stream[step]` is a pure function of (seed, step), so resuming needs no replay."
     def __init__(self,
         store:TokenStore, # documents as ids
-        rows:int, # rows in the global batch
+        batch_size:int, # rows in the global batch
         block_size:int, # places in a row
         seed:int=0, # of the order
         rank:int=0, # which slice of each global batch is ours
         world:int=1, # of how many
     ):
-        if rows < 1: raise UserError(f"{rows} rows a batch: at least 1 is needed")
-        if rows % world: raise UserError(f"{rows} rows a batch do not divide among {world} ranks; choose a multiple")
+        if batch_size < 1: raise UserError(f"{batch_size} rows a batch: at least 1 is needed")
+        if batch_size % world: raise UserError(f"{batch_size} rows a batch do not divide among {world} ranks; choose a multiple")
         super().__init__(store, block_size)
-        self.rows, self.seed, self.rank, self.world, self.orders = rows, seed, rank, world, {}
+        self.batch_size, self.seed, self.rank, self.world, self.orders = batch_size, seed, rank, world, {}
     def order(self,
         epoch:int, # pass over the rows
     )->np.ndarray: # a permutation of the rows
@@ -245,7 +245,7 @@ class Stream(PackedRows):
     )->np.ndarray: # (rows / world,)
         "Which rows the batch of `step` holds: each epoch has an order of its own."
         n = len(self.packed)
-        ours = range(step*self.rows + self.rank, (step + 1)*self.rows, self.world)
+        ours = range(step*self.batch_size + self.rank, (step + 1)*self.batch_size, self.world)
         return np.array([self.order(p // n)[p % n] for p in ours])
     def __getitem__(self, step): return self.fill(self.row_numbers(step))
     def slice(self,
@@ -253,7 +253,8 @@ class Stream(PackedRows):
         world:int, # of how many
     )->'Stream': # the same rows, packed once
         "The same stream, seen by one rank of another world. Raises `UserError` where the rows do not divide."
-        if self.rows % world: raise UserError(f"{self.rows} rows a batch do not divide among {world} ranks; choose a multiple")
+        if self.batch_size % world:
+            raise UserError(f"{self.batch_size} rows a batch do not divide among {world} ranks; choose a multiple")
         other = copy(self)
         other.rank, other.world = rank, world
         return other
@@ -268,7 +269,7 @@ def split_batch(
     return [{k: v[i:i+micro] for k, v in batch.items()} for i in range(0, n, micro)] if micro else [batch]
 
 # %% ../../nbs/080_batches.ipynb #9abc635b
-def windows_of(
+def sliding_windows(
     n:int, # questions of a document
     block_size:int, # longest row
     stride:int, # places between windows
@@ -290,7 +291,7 @@ def document_batches(
     "One document a row, for measuring. A longer one is cut into windows that overlap, and each token is counted once."
     stride, rows = stride or max(1, block_size // 2), list(rows)
     if not 0 < stride <= block_size: raise UserError(f"stride {stride}: give 1 to {block_size}, or tokens are left out")
-    windows = [(d, *w) for d, ids in enumerate(rows) for w in windows_of(len(ids) - 1, block_size, stride)]
+    windows = [(d, *w) for d, ids in enumerate(rows) for w in sliding_windows(len(ids) - 1, block_size, stride)]
     windows.sort(key=lambda w: w[2] - w[1])
     for i in range(0, len(windows), size):
         group = windows[i:i+size]
@@ -306,12 +307,12 @@ def tokens(
     text:str, # documents: a file or a folder
     tokenizer:str, # folder of the tokenizer
     out:str='runs/tokens', # folder to write
-    held:float=0.0, # share of the text, from its end, that is kept apart for measuring
+    val:float=0.0, # share of the text, from its end, that is kept apart for measuring
 )->dict: # counts of every split
     "Turn documents into shards of token ids."
-    if not 0 <= held < 1: raise UserError(f"--held {held}: a share from 0 up to 1, without 1 itself")
+    if not 0 <= val < 1: raise UserError(f"--val {val}: a share from 0 up to 1, without 1 itself")
     rust, documents = load_tokenizer(tokenizer), local_documents(text)
-    splits = dict(zip(('train', 'held'), hold_out(documents, held))) if held else {'train': documents}
+    splits = dict(zip(('train', 'val'), hold_out(documents, val))) if val else {'train': documents}
     Path(out).mkdir(parents=True, exist_ok=True)
     for name in ('tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'):
         source, target = Path(tokenizer)/name, Path(out)/name

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HELD_START', 'SKIP', 'READERS', 'world_documents', 'parse_docs', 'docstrings', 'pydoc_sources', 'pydoc_documents',
-           'as_documents', 'parquet_rows', 'plain_text', 'kind_of', 'file_documents', 'local_documents', 'hub_rows',
+           'as_documents', 'parquet_rows', 'plain_text', 'file_format', 'file_documents', 'local_documents', 'hub_rows',
            'hub_documents', 'source_documents', 'mix', 'hold_out', 'write_documents', 'corpus']
 
 # %% ../../nbs/020_corpus.ipynb #2e61ecec
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from ..core import UserError, nearest, read_jsonl, seed_of, write_json, write_jsonl
+from ..core import UserError, did_you_mean, read_jsonl, seed_of, write_json, write_jsonl
 from .world import write_story
 
 # %% ../../nbs/020_corpus.ipynb #f0106408
@@ -120,7 +120,7 @@ def plain_text(
 # %% ../../nbs/020_corpus.ipynb #674cc7f2
 READERS = {'.txt': 'plain', '.md': 'plain', '.jsonl': 'jsonl', '.parquet': 'parquet'}
 
-def kind_of(
+def file_format(
     path:Path, # a file
 )->str|None: # 'plain', 'jsonl' or 'parquet'; None where it is none of them
     "The kind of a file by its name."
@@ -133,7 +133,7 @@ def file_documents(
     path:Path, # txt, md, jsonl, parquet; the first three also gzipped
 )->Iterator[dict]: # documents
     "Documents of one file. Plain text is one document."
-    kind = kind_of(path)
+    kind = file_format(path)
     if kind is None:
         raise UserError(f"{path}: cannot read {''.join(path.suffixes[-2:]) or 'a file without suffix'}; "
                         f"give one of {', '.join(READERS)}, or .gz of the first three")
@@ -150,7 +150,7 @@ def local_documents(
     files = [path]
     if path.is_dir():
         whole = path/'documents.jsonl' # what the verbs of this book write
-        files = [whole] if whole.exists() else sorted(p for p in path.rglob('*') if p.is_file() and kind_of(p))
+        files = [whole] if whole.exists() else sorted(p for p in path.rglob('*') if p.is_file() and file_format(p))
     seen = False
     for document in itertools.chain.from_iterable(map(file_documents, files)):
         if document['text'].strip():
@@ -193,7 +193,7 @@ def source_documents(
     if path.exists() or source.startswith(('.', '/', '~')) or path.suffix in READERS:
         return itertools.islice(local_documents(path), n)
     if '/' in source: return hub_documents(source, n=n)
-    raise UserError(f"--source {source}: no such file or folder{nearest(source, ['world', 'pydoc'])}")
+    raise UserError(f"--source {source}: no such file or folder{did_you_mean(source, ['world', 'pydoc'])}")
 
 # %% ../../nbs/020_corpus.ipynb #30499bb6
 def mix(
@@ -221,16 +221,16 @@ def hold_out(
     "Keep the last `share` of the text apart. The document on the border is cut in two; what was known of the whole is dropped."
     documents = list(documents)
     border = round(sum(len(d['text']) for d in documents) * (1 - share))
-    train, held, at = [], [], 0
+    train, val, at = [], [], 0
     for d in documents:
         room, at = border - at, at + len(d['text'])
         if at <= border: train.append(d)
-        elif room <= 0: held.append(d)
+        elif room <= 0: val.append(d)
         else:
             d = d | ({'meta': {}} if 'meta' in d else {})
             train.append(d | {'text': d['text'][:room]})
-            held.append(d | {'id': d['id'] + '+', 'text': d['text'][room:]})
-    return train, held
+            val.append(d | {'id': d['id'] + '+', 'text': d['text'][room:]})
+    return train, val
 
 # %% ../../nbs/020_corpus.ipynb #4c8b8b04
 def write_documents(
