@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 
-from llmbook.core import environment, save_results
+from llmbook.core import environment
+from llmbook.lesson import save_results
 from llmbook.model.transformer import count_parameters
 from llmbook.scale.ranks import launch
-from llmbook.train.loop import Speed
+from llmbook.train.step import Speed
 
 sys.path.insert(0, str(Path(__file__).parents[1]/'tests'))
 from layouts import ALLOWED, LAYOUTS, STEPS, advance, local, off, trajectories

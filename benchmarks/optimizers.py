@@ -11,10 +11,11 @@ from pathlib import Path
 from llmbook.core import environment
 from llmbook.evaluation.perplexity import oracle_nats, ladder
 from llmbook.model.transformer import Transformer, config_for
-from llmbook.text.batches import Stream, TokenStore, document_batches, split_batch
+from llmbook.text.batches import Stream, document_batches, split_batch
+from llmbook.text.store import TokenStore
 from llmbook.text.corpus import HELD_START, world_documents
 from llmbook.train.clm import CLM, world_tokens
-from llmbook.train.loop import LocalEngine
+from llmbook.train.step import LocalEngine
 from llmbook.train.optim import warmup_cosine
 
 

@@ -40,12 +40,13 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import llmbook.scale.engine as scale
-from llmbook.core import environment, generator, save_results
+from llmbook.core import environment, generator
+from llmbook.lesson import save_results
 from llmbook.model.transformer import Config, Transformer, config_for, count_parameters
 from llmbook.scale.engine import DeepSpeedEngine, ds_config, zero_bytes, zero_sent
 from llmbook.scale.ranks import launch
 from llmbook.train.clm import CLM
-from llmbook.train.loop import Speed
+from llmbook.train.step import Speed
 
 SHAPE = dict(vocab_size=1024, block_size=16, n_head=8, n_kv_head=8, n_embd=512, n_hidden=1376)
 WARM = Config(vocab_size=64, block_size=16, n_layer=1, n_head=2, n_kv_head=2, n_embd=32, n_hidden=64)

@@ -26,12 +26,17 @@ import torch
 from torch.nn import functional as F
 
 from llmbook.core import environment
-from llmbook.model.checkpoints import load_model, save_model
-from llmbook.model.transformer import Transformer, config_for, count_parameters
-from llmbook.text.batches import IGNORE, Stream, TokenStore
+from llmbook.model.checkpoints import load_model
+from llmbook.model.hf_format import save_model
+from llmbook.model.transformer import Transformer, config_for, count_parameters, flops_per_token
+from llmbook.text.batches import IGNORE, Stream
+from llmbook.text.store import TokenStore
 from llmbook.text.bpe import load_tokenizer
 from llmbook.train.clm import CLM, PRESETS, world_tokens
-from llmbook.train.loop import LocalEngine, Run, Speed, fit, flops_per_token, matmul_flops
+from llmbook.train.loop import fit
+from llmbook.train.runs import Run
+from llmbook.train.speed import matmul_flops
+from llmbook.train.step import LocalEngine, Speed
 from llmbook.train.optim import param_groups
 
 LR, BETAS, DECAY, CLIP = 1e-3, (0.9, 0.95), 0.1, 1.0

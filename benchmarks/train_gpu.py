@@ -25,10 +25,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llmbook.core import environment, generator
-from llmbook.model.checkpoints import hf_config
-from llmbook.model.transformer import Transformer, config_for, count_parameters
+from llmbook.model.hf_format import hf_config
+from llmbook.model.transformer import Transformer, config_for, count_parameters, flops_per_token
 from llmbook.train.clm import CLM
-from llmbook.train.loop import LocalEngine, Speed, flops_per_token, matmul_flops
+from llmbook.train.speed import matmul_flops
+from llmbook.train.step import LocalEngine, Speed
 
 MODELS = { # size -> arch, vocabulary, rows of a micro-batch, micro-batches a step
     '124m': ('gpt2', 50257, 16, 8), '1b': ('llama', 50257, 4, 8), 'nano': ('gpt2', 1000, 2, 2)}

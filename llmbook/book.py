@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['QUICK', 'FULL', 'run_scale', 'run_once', 'take_characters', 'collect', 'documents_of', 'make_tokenizer',
-           'make_tokens', 'plan_steps', 'count', 'start_rungs', 'tokenize_text', 'continue_text', 'report_progress',
-           'train_model', 'measure', 'prompts_from', 'sample', 'next_commands', 'finish', 'run']
+           'make_tokens', 'plan_steps', 'count', 'start_rungs', 'tokenize_text', 'report_progress', 'train_model',
+           'measure', 'sample', 'next_commands', 'finish', 'run']
 
-# %% ../nbs/800_book.ipynb #4e7a79c1
-import re
+# %% ../nbs/800_book.ipynb #76f83df6
 import shlex
 import time
 from collections.abc import Callable
@@ -18,19 +17,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .core import UserError, rank_zero_first, read_json, read_jsonl, seed_of, write_json
-from .evaluation.perplexity import (Rung, as_ids, ngram_nats, oracle_nats, ladder, print_task, text_task,
+from .core import UserError, rank_zero_first
+from .evaluation.perplexity import (Rung, as_ids, ladder, ngram_nats, oracle_nats, print_task, text_task,
                                            world_task)
 from .evaluation.report import report
+from .files import read_json, read_jsonl, write_json
 from .model.checkpoints import load_model, newest_checkpoint
-from .model.generate import generate
+from .model.completion import continue_text, prompts_from
 from .model.transformer import Transformer, config_for
-from .text.batches import PackedRows, Stream, TokenStore, split_batch, write_store
-from .text.bpe import BEGIN, END, PAD, SPECIALS, load_tokenizer, save_tokenizer, train_tokenizer
-from .text.corpus import (HELD_START, hold_out, local_documents, pydoc_documents, world_documents,
-                                 write_documents)
+from .text.batches import PackedRows, Stream, split_batch
+from .text.bpe import SPECIALS, load_tokenizer, save_tokenizer, train_tokenizer
+from .text.corpus import HELD_START, hold_out, local_documents, pydoc_documents, world_documents, write_documents
+from .text.store import TokenStore, write_store
 from .train.clm import CLM, PRESETS, pretrain, validation_subset
-from .train.loop import LocalEngine, Run, Speed, measure_speed, rows_per_second
+from .train.runs import Run
+from .train.speed import measure_speed, rows_per_second
+from .train.step import LocalEngine, Speed
 
 # %% ../nbs/800_book.ipynb #b3267d23
 QUICK = dict(size='nano', stories=20_000, pydoc=1_000_000, vocab_size=1024, minutes=5.0)
@@ -195,22 +197,7 @@ def tokenize_text(
     run_once(out/'tokens'/'tokenizer_config.json', 'Tokens', lambda: make_tokens(out, tokenizer, main, size))
     run_once(out/'counted.json', 'Counting', lambda: count(out, tokenizer, main))
 
-# %% ../nbs/800_book.ipynb #df8214c4
-def continue_text(
-    model, # a decoder
-    tokenizer, # its tokenizer
-    prompt:str, # to go on from
-    seed:int, # of the draws
-    n:int=150, # tokens
-)->str: # prompt and continuation
-    "One sample, without touching the generator of the training."
-    device = next(model.parameters()).device
-    ids = torch.tensor([[BEGIN, *tokenizer.encode(prompt, add_special_tokens=False).ids]], device=device)
-    rng = torch.Generator(device).manual_seed(seed_of(seed, 'sample', prompt))
-    out = generate(model, ids, n, 0.8, top_p=0.95, end=END, rng=rng)
-    return tokenizer.decode([i for i in out[0].tolist() if i not in (BEGIN, END, PAD)])
-
-
+# %% ../nbs/800_book.ipynb #9df52bc3
 def report_progress(
     run:Path, # run folder of the training
     rungs:list[Rung], # to be passed
@@ -251,7 +238,7 @@ def train_model(
              save_every=max(50, steps//10), eval_every=max(10, steps//40), engine=partial(engine, speed=Speed(**plan['speed'])),
              on_eval=report_progress(run, rungs, tokenizer, seed))
 
-# %% ../nbs/800_book.ipynb #d0d25aa7
+# %% ../nbs/800_book.ipynb #e1466ef8
 def measure(
     out:Path, # of the run
     main:str, # world or text
@@ -263,24 +250,6 @@ def measure(
     tasks = {main: (world_task if main == 'world' else text_task)(model, tokenizer, val[main], counted)}
     for name in set(val) - {main}: tasks[name] = text_task(model, tokenizer, val[name])
     write_json(out/'results.json', {'model': str(out/'pretrain'), 'tasks': tasks})
-
-
-def prompts_from(
-    documents:list[dict], # held out
-    n:int=2, # how many
-    words:int=8, # in each
-    most:int=60, # characters in each
-)->list[tuple[str, str]]: # (the first words, how it goes on)
-    "Beginnings of documents; of a single long one, places in it."
-    texts = [d['text'] for d in documents[:n]]
-    if len(documents) == 1: texts = [texts[0][i*len(texts[0])//n:] for i in range(n)]
-    found = []
-    for i, text in enumerate(texts):
-        if len(documents) == 1 or documents[i]['id'].endswith('+'): text = re.sub(r'^\S{0,40}\s+', '', text) # cut within a word
-        start = (re.match(rf'\s*(?:\S+\s+){{0,{words - 1}}}\S+', text) or [''])[0]
-        if len(start) > most: start = re.sub(r'(?<=\S)\s+\S*$', '', start[:most])
-        found.append((start, text[len(start):len(start) + 300]))
-    return found
 
 
 def sample(

@@ -69,7 +69,8 @@ def act(
     argv:list[str], # verb and flags
 ):
     "Find the stage, read the flags, call it."
-    from llmbook.core import UserError, read_flags, did_you_mean, current_rank, read_args
+    from llmbook.core import UserError, did_you_mean, current_rank
+    from llmbook.flags import read_flags, read_args
     if not argv or argv[0] in ('-h', '--help', 'help'): return print(usage())
     if argv[0] in ('--version', '-V'):
         from llmbook import __version__

@@ -13,7 +13,7 @@ from llmbook.model.transformer import Config, Transformer
 from llmbook.scale.engine import DeepSpeedEngine
 from llmbook.text.batches import IGNORE
 from llmbook.train.clm import CLM
-from llmbook.train.loop import LocalEngine
+from llmbook.train.step import LocalEngine
 
 CONFIG = Config(vocab_size=40, block_size=16, n_layer=2, n_head=2, n_kv_head=2, n_embd=32, n_hidden=64)
 STEPS, CLIP, LR = 30, 0.2, 1e-2

@@ -10,10 +10,8 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import AddedToken
 
 from llmbook.core import UserError
-from llmbook.text.batches import (
-    IGNORE, Stream, TokenStore, document_batches, encode_documents, fingerprint, pack, ragged_arange, split_batch,
-    split_documents, tokens, write_store,
-)
+from llmbook.text.batches import IGNORE, Stream, document_batches, pack, ragged_arange, split_batch, split_documents
+from llmbook.text.store import TokenStore, encode_documents, fingerprint, tokens, write_store
 from llmbook.text.bpe import BEGIN, BPE, END, PAD, as_tokenizer, count_words, save_tokenizer, train_bpe
 
 FEW = settings(max_examples=40, deadline=None, derandomize=True)

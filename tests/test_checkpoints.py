@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from llmbook.core import UserError, generator, read_json, write_json
-from llmbook.model.checkpoints import (
-    atomic_folder, book_model, config_from_hf, find_damage, from_hf, generate_text, hf_config, load_model, load_weights,
-    model_folder, newest_checkpoint, save_model, to_hf,
-)
+from llmbook.core import UserError, generator
+from llmbook.files import atomic_folder, find_damage, read_json, write_json
+from llmbook.model.checkpoints import book_model, load_model, model_folder, newest_checkpoint
+from llmbook.model.completion import generate_text
+from llmbook.model.hf_format import config_from_hf, from_hf, hf_config, load_weights, save_model, to_hf
 from llmbook.model.generate import generate
 from llmbook.model.transformer import SIZES, Config, Transformer, config_for
 from llmbook.text.bpe import BEGIN, END, train_tokenizer

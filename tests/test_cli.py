@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from llmbook.cli import VERBS, main
-from llmbook.core import UserError, read_flags
+from llmbook.cli import main
+from llmbook.text.grammar import VERBS
+from llmbook.core import UserError
+from llmbook.flags import read_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}

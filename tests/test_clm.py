@@ -5,16 +5,19 @@ import math
 import pytest
 import torch
 
-from llmbook.core import UserError, read_json, read_jsonl
-from llmbook.model.checkpoints import load_model, save_model
+from llmbook.core import UserError
+from llmbook.files import read_json, read_jsonl
+from llmbook.model.checkpoints import load_model
+from llmbook.model.hf_format import save_model
 from llmbook.model.transformer import Config, Transformer
 from llmbook.text import corpus
-from llmbook.text.batches import IGNORE, Stream, TokenStore, split_batch, write_store
+from llmbook.text.batches import IGNORE, Stream, split_batch
+from llmbook.text.store import TokenStore, write_store
 from llmbook.text.bpe import save_tokenizer, train_tokenizer
 from llmbook.text.corpus import world_documents
 from llmbook.train import clm
 from llmbook.train.clm import CLM, validation_batches, pretrain, world_tokens
-from llmbook.train.loop import sum_counts
+from llmbook.train.step import sum_counts
 
 SMALL = dict(block_size=64, n_layer=1, n_head=2, n_kv_head=2, n_embd=16, n_hidden=32)
 

@@ -10,9 +10,12 @@ from typing import Literal
 import pytest
 import torch
 
-from llmbook import core
-from llmbook.core import Progress, UserError, parse_value, atomic_write, environment, read_flags, generator, grade, did_you_mean
-from llmbook.core import build_parser, read_args, read_json, read_jsonl, seed_of, write_json, write_jsonl, write_text
+from llmbook import lesson
+from llmbook.core import UserError, did_you_mean, environment, generator, seed_of
+from llmbook.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl, write_text
+from llmbook.flags import build_parser, parse_value, read_args, read_flags
+from llmbook.lesson import grade
+from llmbook.progress import Progress
 
 
 PROMPTS = ['a', 'b']
@@ -115,7 +118,7 @@ def test_grade_never_raises(monkeypatch):
 
 
 def test_an_id_is_checked_before_anything_is_imported(monkeypatch):
-    monkeypatch.setattr(core.importlib, 'import_module', lambda name: pytest.fail(f'imported {name}'))
+    monkeypatch.setattr(lesson.importlib, 'import_module', lambda name: pytest.fail(f'imported {name}'))
     for name in ('../core.1', 'core.1.2', 'os.path.1', 'Core.1', 'core', 'core.', 'core.x', 'core.\u0661', 'a b.1', 1, None, ()):
         assert 'is no exercise' in repr(grade(name, 1)), name
 
@@ -129,10 +132,10 @@ def test_results(tmp_path, monkeypatch):
     (tmp_path/'nbs/results').mkdir(parents=True)
     for where in (tmp_path, tmp_path/'nbs'):
         monkeypatch.chdir(where)
-        assert core.save_results('x', {'loss': [2.5], 'run': {'steps': 3}}) == tmp_path/'nbs/results/x.json'
-        assert core.load_results('x').loss[0] == 2.5 and core.load_results('x').run.steps == 3
-    with pytest.raises(UserError, match='under 20,000'): core.save_results('x', {'loss': [0.123] * 10_000})
-    with pytest.raises(UserError, match='no such file'): core.load_results('y')
+        assert lesson.save_results('x', {'loss': [2.5], 'run': {'steps': 3}}) == tmp_path/'nbs/results/x.json'
+        assert lesson.load_results('x').loss[0] == 2.5 and lesson.load_results('x').run.steps == 3
+    with pytest.raises(UserError, match='under 20,000'): lesson.save_results('x', {'loss': [0.123] * 10_000})
+    with pytest.raises(UserError, match='no such file'): lesson.load_results('y')
 
 
 def test_progress_says_plain_lines(capsys):

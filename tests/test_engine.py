@@ -23,7 +23,7 @@ from llmbook.scale.engine import (DeepSpeedEngine, check_engine, ds_config, engi
 from llmbook.scale.ranks import launch
 from llmbook.text.batches import IGNORE
 from llmbook.train.clm import CLM
-from llmbook.train.loop import LocalEngine, Speed
+from llmbook.train.step import LocalEngine, Speed
 
 many = pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs the extra scale')
 STAGES, WIDE = (0, 1, 2, 3), replace(CONFIG, vocab_size=400, n_embd=64, n_hidden=128)

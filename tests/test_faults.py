@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbook.text.batches import write_store
+from llmbook.text.store import write_store
 from llmbook.text.bpe import save_tokenizer, train_tokenizer
 from llmbook.text.corpus import world_documents
 

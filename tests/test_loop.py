@@ -15,10 +15,13 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from llmbook.core import UserError
-from llmbook.model.transformer import Config, Transformer
+from llmbook.model.transformer import Config, Transformer, flops_per_token
 from llmbook.text.batches import IGNORE, split_batch
 from llmbook.train.clm import CLM
-from llmbook.train.loop import LocalEngine, Run, Speed, _aside, fit, flops_per_token, measure_speed, sum_counts
+from llmbook.train.loop import fit
+from llmbook.train.runs import Run, _aside
+from llmbook.train.speed import measure_speed
+from llmbook.train.step import LocalEngine, Speed, sum_counts
 
 TIMES = ('tokens_per_s', 'mfu')
 

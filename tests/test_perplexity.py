@@ -13,7 +13,7 @@ from llmbook.evaluation.perplexity import (
     as_ids, bits_per_byte, gap_closed, ngram_nats, document_nats, evaluate, oracle_nats, ladder, questions, rate, text_task,
     world_task,
 )
-from llmbook.model.checkpoints import save_model
+from llmbook.model.hf_format import save_model
 from llmbook.model.ngram import Ngram
 from llmbook.model.transformer import Config, Transformer
 from llmbook.text.bpe import train_tokenizer

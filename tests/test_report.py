@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbook.core import UserError, write_json, write_jsonl
-from llmbook.evaluation.report import Part, as_html, as_markdown, fenced, log_rows, plain_markdown, report, thinned
+from llmbook.core import UserError
+from llmbook.files import write_json, write_jsonl
+from llmbook.evaluation.page import Part, as_html, as_markdown, fenced, plain_markdown
+from llmbook.evaluation.report import log_rows, report, thinned
 
 HOSTILE = 'Long ago <script>alert(1)</script> | "a" \'b\' <img src=x onerror=alert(1)>\n```\n# heading\n````\n&lt; $x_1$ \u202e é'
 

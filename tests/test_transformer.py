@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from llmbook.core import UserError
-from llmbook.model.checkpoints import from_hf, hf_config, to_hf
+from llmbook.model.hf_format import from_hf, hf_config, to_hf
 from llmbook.model.transformer import (
     MLP, SIZES, Block, Config, RMSNorm, SwiGLU, Transformer, Decoder, config_for, count_parameters, init_weights,
 )

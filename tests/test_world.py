@@ -4,7 +4,8 @@ import re
 import pytest
 
 from llmbook.text.corpus import HELD_START, world_documents
-from llmbook.text.world import is_story, parse, read_story, write_story
+from llmbook.text.grammar import is_story, parse
+from llmbook.text.stories import read_story, write_story
 
 STORIES = [write_story(seed) for seed in range(400)]
 

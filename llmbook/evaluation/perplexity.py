@@ -18,10 +18,12 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
 
-from ..core import UserError, did_you_mean, write_json
+from ..core import UserError, did_you_mean
+from ..files import write_json
 from ..model.checkpoints import load_model
 from ..model.ngram import Ngram, uniform_nats
-from ..text.batches import IGNORE, document_batches, encode_documents
+from ..text.batches import IGNORE, document_batches
+from ..text.store import encode_documents
 from ..text.corpus import HELD_START, hold_out, local_documents, pydoc_documents, world_documents
 
 # %% ../../nbs/600_perplexity.ipynb #1706be8e

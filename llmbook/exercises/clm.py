@@ -6,7 +6,7 @@ import torch
 from llmbook.core import generator
 from llmbook.text.batches import IGNORE, split_batch
 from llmbook.train.clm import CLM
-from llmbook.train.loop import sum_counts
+from llmbook.train.step import sum_counts
 
 
 def check_1(answer):

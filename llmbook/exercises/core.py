@@ -1,7 +1,4 @@
 "What `grade` asks of the answers to the exercises of the chapter `core`."
-import os
-from pathlib import Path
-
 from llmbook.core import seed_of
 
 
@@ -23,20 +20,3 @@ def check_2(answer):
     assert sorted(first) == items and first != items, "The items must all be there, in another order."
     assert first == again, "The same seed gave two orders."
     assert first != other, "Another seed should give another order."
-
-
-def check_3(answer):
-    "A file that survives an iterator that breaks down."
-    import tempfile
-    def broken():
-        yield 'new'
-        raise RuntimeError
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)/'notes.txt'
-        answer(path, iter(['old', 'text']))
-        assert path.read_text() == 'old\ntext\n', "Two lines, each with its end, should be in the file."
-        try: answer(path, broken())
-        except RuntimeError: pass
-        else: raise AssertionError("The error was swallowed: whoever called should hear of it.")
-        assert path.read_text() == 'old\ntext\n', "After the breakdown the file should hold what it held before."
-        assert len(os.listdir(folder)) == 1, "Something was left lying beside the file."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'RMSNormFunction', 'RMSNorm', 'MLP', 'SwiGLU', 'Config', 'make_norm', 'Block', 'embed_inputs', 'Decoder',
-           'Transformer', 'init_weights', 'config_for', 'count_parameters']
+           'Transformer', 'init_weights', 'config_for', 'count_parameters', 'flops_per_token']
 
 # %% ../../nbs/140_transformer.ipynb #23d6c0ea
 # B batch, T time, C width, L blocks, V vocabulary
@@ -255,3 +255,12 @@ def count_parameters(
     "The size of a model."
     tables = () if embedding else ('embed', 'places', 'head')
     return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(tables))
+
+# %% ../../nbs/140_transformer.ipynb #1e388b15
+def flops_per_token(
+    model:nn.Module, # a decoder
+    block_size:int, # tokens in a row
+)->float: # floating-point operations of forward and backward
+    "6 for each weight that multiplies, 12 for each layer, width and place. Source: Chowdhery et al. 2022, appendix B."
+    c, idle = model.config, {'places.weight'} | (set() if model.config.tied else {'embed.weight'})
+    return 6*sum(p.numel() for n, p in model.named_parameters() if n not in idle) + 12*c.n_layer*c.n_embd*block_size

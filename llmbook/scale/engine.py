@@ -29,7 +29,8 @@ from ..core import UserError
 from ..model.transformer import Config, Transformer
 from .ranks import all_reduce_bytes, heartbeat, guarded, join_ranks, launched, leave_ranks, set_hang_timeout
 from ..train.clm import CLM
-from ..train.loop import LocalEngine, Speed, random_state, read_state, set_random, sum_counts, write_state
+from ..train.step import LocalEngine, Speed, sum_counts
+from ..train.trainer_state import random_state, read_state, set_random, write_state
 from ..train.optim import clip_grads
 
 # %% ../../nbs/356_engine.ipynb #f5c9ccbe

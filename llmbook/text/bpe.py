@@ -20,7 +20,8 @@ from pathlib import Path
 import regex
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from ..core import UserError, write_json, write_text
+from ..core import UserError
+from ..files import write_json, write_text
 from .corpus import local_documents
 
 # %% ../../nbs/060_bpe.ipynb #ba1e50b7

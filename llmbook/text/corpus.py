@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from ..core import UserError, did_you_mean, read_jsonl, seed_of, write_json, write_jsonl
-from .world import write_story
+from ..core import UserError, did_you_mean, seed_of
+from ..files import read_jsonl, write_json, write_jsonl
+from .stories import write_story
 
 # %% ../../nbs/020_corpus.ipynb #f0106408
 HELD_START = 10**9 # stories from this number on are never trained on

@@ -18,12 +18,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core import UserError, rank_zero_first
-from ..model.checkpoints import load_model, model_folder, save_model
+from ..model.checkpoints import load_model, model_folder
+from ..model.hf_format import save_model
 from ..model.transformer import Transformer, config_for, count_parameters
-from ..text.batches import IGNORE, Stream, TokenStore, document_batches, fingerprint, write_store
+from ..text.batches import IGNORE, Stream, document_batches
+from ..text.store import TokenStore, fingerprint, write_store
 from ..text.bpe import FIRST_MERGE, load_tokenizer, save_tokenizer, train_tokenizer
 from ..text.corpus import HELD_START, world_documents
-from .loop import LocalEngine, Run, fit
+from .loop import fit
+from .runs import Run
+from .step import LocalEngine
 from .optim import warmup_cosine, warmup_stable_decay
 
 # %% ../../nbs/220_clm.ipynb #9f877ab4

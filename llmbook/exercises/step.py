@@ -1,0 +1,27 @@
+"What `grade` asks of the answers to the exercises of the chapter `step`."
+import math
+
+import torch
+from torch import nn
+
+from llmbook.text.batches import split_batch
+from llmbook.train.step import sum_counts
+
+
+def check_1(answer):
+    "The loss of three micro-batches."
+    assert math.isclose(float(answer), 2.6, abs_tol=0.005), "Turn each mean back into a sum first."
+
+
+def check_2(answer):
+    "A metric that adds up."
+    ids = torch.tensor([[1, 2, 3, 4], [2, 2, 0, 0], [5, 0, 0, 0]])
+    labels = torch.tensor([[2, 3, 4, 9], [9, 9, -100, -100], [6, -100, -100, -100]])  # 4 of 7 are one more than the id
+    def model(ids, *_): return 9 * nn.functional.one_hot(ids + 1, 10).float()
+    for micro in (None, 1):
+        parts = split_batch({'ids': ids, 'labels': labels, 'rows': torch.arange(3)}, micro)
+        counts = sum_counts(answer.counts(b) for b in parts)
+        found = [answer(model, b, counts)[1].get('accuracy') for b in parts]
+        assert None not in found, "The metrics have no 'accuracy'."
+        accuracy = sum(map(float, found))
+        assert math.isclose(accuracy, 4/7, abs_tol=1e-5), f"{len(parts)} parts add up to {accuracy:.3f}, not to 4/7."
