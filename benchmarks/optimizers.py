@@ -11,7 +11,7 @@ from pathlib import Path
 from llmbook.core import environment
 from llmbook.evaluation.perplexity import oracle_nats, ladder
 from llmbook.model.transformer import Transformer, config_for
-from llmbook.text.batches import Stream, document_batches, split_batch
+from llmbook.text.batches import Stream, document_batches
 from llmbook.text.store import TokenStore
 from llmbook.text.corpus import HELD_START, world_documents
 from llmbook.train.clm import CLM, world_tokens
@@ -24,7 +24,7 @@ def train(store, val, optimizer, lr, steps, rows=16, block_size=256):
     model, clm = Transformer(config_for('nano', store.meta['vocab_size']), seed=0), CLM()
     engine = LocalEngine(model, warmup_cosine(lr, steps, round(0.02*steps)), optimizer=optimizer)
     stream, began = Stream(store, rows, block_size, 0), time.perf_counter()
-    for step in range(steps): engine.step(split_batch(stream[step]), clm)
+    for step in range(steps): engine.step(stream[step], clm)
     return engine.evaluate(val, clm)['loss'], time.perf_counter() - began
 
 

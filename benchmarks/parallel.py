@@ -43,7 +43,9 @@ import llmbook.scale.engine as scale
 from llmbook.core import environment, generator
 from llmbook.lesson import save_results
 from llmbook.model.transformer import Config, Transformer, config_for, count_parameters
-from llmbook.scale.engine import DeepSpeedEngine, ds_config, zero_bytes, zero_sent
+from llmbook.scale.deepspeed_step import ds_config
+from llmbook.scale.engine import DeepSpeedEngine
+from llmbook.scale.zero import zero_bytes, zero_sent
 from llmbook.scale.ranks import launch
 from llmbook.train.clm import CLM
 from llmbook.train.step import Speed
@@ -85,7 +87,7 @@ def states(engine):
                 master=covered([*weights, *base.state]) - covered(weights))
 
 
-def val(most=False):
+def held(most=False):
     "By this process, now or at most since `forget`."
     if torch.cuda.is_available(): return torch.cuda.max_memory_allocated() if most else torch.cuda.memory_allocated()
     word = 'VmHWM:' if most else 'VmRSS:'
@@ -137,7 +139,7 @@ def small_limits(parameters):
 def train(engine, config, rows=2):
     "One step of a few rows a rank."
     ids = torch.randint(config.vocab_size, (rows, config.block_size + 1), generator=generator(0, engine.rank))
-    engine.step([dict(ids=ids[:, :-1], labels=ids[:, 1:], rows=torch.arange(rows))], CLM())
+    engine.step(dict(ids=ids[:, :-1], labels=ids[:, 1:], rows=torch.arange(rows)), CLM())
 
 
 def measure(config, parameters, zero, offload, precision, small, steps=3):
@@ -148,18 +150,18 @@ def measure(config, parameters, zero, offload, precision, small, steps=3):
     for _ in range(2): train(first, WARM)
     first.close()
     del first
-    before, found, parts, lo = val(), Counter(), {}, []
+    before, found, parts, lo = held(), Counter(), {}, []
     with small_limits(parameters) if small else ExitStack():
         engine = make(config)
         train(engine, config) # makes the moments
-        move = engine.ds.step
+        move = engine.start().ds.step
         def step():
-            found['backward'] = max(found['backward'], val(True) - before)
+            found['backward'] = max(found['backward'], held(True) - before)
             parts.update(states(engine))
             forget()
             move()
-            found['update'] = max(found['update'], val(True) - before)
-        engine.ds.step = step
+            found['update'] = max(found['update'], held(True) - before)
+        engine.start().ds.step = step
         for _ in range(steps):
             dist.barrier()
             forget()
@@ -215,7 +217,7 @@ def trains(config, steps=3):
     "On the one rank: a few steps with ZeRO-3 and offload; peak bytes on the device."
     engine = DeepSpeedEngine(Transformer(config, 0), lambda step: 1e-4, speed=Speed('bf16'), zero=3, offload=True)
     for _ in range(steps): train(engine, config, 1)
-    return val(True)
+    return held(True)
 
 
 def largest():

@@ -206,9 +206,9 @@ def profile(size, args):
         model = prepare(Path(where), size)
         engine, stream = LocalEngine(model, lambda step: LR), Stream(TokenStore(where), PRESETS[size][0], 256)
         torch.set_num_threads(args.threads)
-        for step in range(2): engine.step(engine.cut(stream[step]), CLM())
+        for step in range(2): engine.step(stream[step], CLM())
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-            for step in range(2, 5): engine.step(engine.cut(stream[step]), CLM())
+            for step in range(2, 5): engine.step(stream[step], CLM())
     shares = Counter()
     for event in seen.key_averages():
         name = event.key.removeprefix('aten::')

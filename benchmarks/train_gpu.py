@@ -34,7 +34,7 @@ from llmbook.train.step import LocalEngine, Speed
 MODELS = { # size -> arch, vocabulary, rows of a micro-batch, micro-batches a step
     '124m': ('gpt2', 50257, 16, 8), '1b': ('llama', 50257, 4, 8), 'nano': ('gpt2', 1000, 2, 2)}
 PEAKS = {'H200': 989e12, 'H100': 989e12, 'GH200': 989e12, 'B200': 2250e12, 'A100': 312e12, 'L40S': 362e12, '4090': 165e12}
-LEVERS = [('fp32', {}), ('bf16', {'precision': 'bf16'}), ('compile', {'compile': True}), ('loss in the graph', {'whole': True}),
+LEVERS = [('fp32', {}), ('bf16', {'precision': 'bf16'}), ('compile', {'compile': True}),
           ('vocabulary of 128s', {'pad': 128}), ('rows x 2', {'times': 2}), ('rows x 4', {'times': 4}),
           ('cuDNN attention', {'attention': 'CUDNN_ATTENTION'}), ('flash attention', {'attention': 'FLASH_ATTENTION'})]
 LR = 6e-4
@@ -47,14 +47,6 @@ class Synthetic:
         self.batches = [dict(ids=i[:, :-1].contiguous(), labels=i[:, 1:].contiguous(), rows=torch.arange(rows)) for i in ids]
 
     def __getitem__(self, step): return self.batches[step % len(self.batches)]
-
-
-class Whole(CLM):
-    "The same objective, with model and loss in one compiled graph; counts go in as tensors, or each would be a graph."
-    def __init__(self): self.share = torch.compile(lambda model, batch, counts: CLM()(model, batch, counts)[0])
-
-    def __call__(self, model, batch, counts):
-        return self.share(model, batch, {k: torch.tensor(v, device=batch['ids'].device) for k, v in counts.items()}), {}
 
 
 def shape_of(row):
@@ -85,11 +77,10 @@ def timed(step, tokens, seconds, warmup=3):
 def ours(row, stream, micro, tokens):
     "The engine's step, which is what `fit` calls."
     model = Transformer(shape_of(row), 0)
-    whole = row.get('whole')
-    speed = Speed(precision=row.get('precision', 'fp32'), compile=row.get('compile', False) and not whole)
-    engine, objective = LocalEngine(model, lambda step: LR, micro=micro, speed=speed), Whole() if whole else CLM()
+    speed = Speed(precision=row.get('precision', 'fp32'), compile=row.get('compile', False))
+    engine, objective = LocalEngine(model, lambda step: LR, micro=micro, speed=speed), CLM()
     engine.apply(speed)
-    return timed(lambda i: engine.step(engine.cut(stream[i]), objective)['loss'], tokens, row['seconds'])
+    return timed(lambda i: engine.step(stream[i], objective)['loss'], tokens, row['seconds'])
 
 
 def trainer(row, stream, micro, tokens):

@@ -87,9 +87,9 @@ def act(
             import json
             print(json.dumps(result, indent=1))
         return
-    from llmbook.scale.engine import engine_flags, make_engine
+    from llmbook.scale.engine import engine_flags, engine_options
     args, flags = read_args(rest, stage, engine_flags, prog=prog)
-    engine = make_engine(args.get('optimizer', 'adamw'), **flags)
+    engine = engine_options(args.get('optimizer', 'adamw'), **flags)
     print_effective(verb, {n: f[1] for fn in (stage, engine_flags) for n, f in read_flags(fn).items()} | args | flags)
     stage(**args, engine=engine)
 

@@ -11,7 +11,7 @@ from llmbook.scale.engine import DeepSpeedEngine
 from llmbook.train.clm import CLM
 
 KIND, RANK, STEP = os.environ['FAULT'].split(',')
-step, share = DeepSpeedEngine.step, CLM.__call__
+step, share = DeepSpeedEngine.step, CLM.loss
 
 
 def misbehave(engine, *args):
@@ -23,7 +23,7 @@ def misbehave(engine, *args):
         if KIND == 'stop': os.kill(os.getpid(), signal.SIGSTOP)
         if KIND == 'kill': os.kill(os.getpid(), signal.SIGKILL)
         if KIND == 'exit': os._exit(0)
-    CLM.__call__ = poisoned if KIND == 'nan' and engine.steps == int(STEP) and engine.rank == int(RANK) else share
+    CLM.loss = poisoned if KIND == 'nan' and engine.steps == int(STEP) and engine.rank == int(RANK) else share
     return step(engine, *args)
 
 

@@ -55,21 +55,21 @@ class MeanOfMeans(CLM):
     "Every micro-batch divides by its own count, and the means are averaged."
     def counts(self, batch): return super().counts(batch) | {'parts': 1}
 
-    def __call__(self, model, batch, counts):
-        return super().__call__(model, batch, self.counts(batch))[0] / counts['parts'], {}
+    def loss(self, log_probs, batch, counts):
+        return super().loss(log_probs, batch, self.counts(batch))[0] / counts['parts'], {}
 
 
 class Doubled(CLM):
     "The right loss with twice its gradient."
-    def __call__(self, model, batch, counts):
-        loss, _ = super().__call__(model, batch, counts)
+    def loss(self, log_probs, batch, counts):
+        loss, _ = super().loss(log_probs, batch, counts)
         return 2*loss - loss.detach(), {}
 
 
 class Dropped(CLM):
     "The last rank's gradient gets lost."
-    def __call__(self, model, batch, counts):
-        loss, _ = super().__call__(model, batch, counts)
+    def loss(self, log_probs, batch, counts):
+        loss, _ = super().loss(log_probs, batch, counts)
         return (loss if current_rank() < dist.get_world_size() - 1 else 0*loss + loss.detach()), {}
 
 
@@ -82,8 +82,8 @@ class Poisoned(CLM):
     "Not a number at the steps named, on one rank: the loss, or only its gradient."
     def __init__(self, *steps, rank=0, where='loss'): self.steps, self.rank, self.where = steps, rank, where
 
-    def __call__(self, model, batch, counts):
-        loss, _ = super().__call__(model, batch, counts)
+    def loss(self, log_probs, batch, counts):
+        loss, _ = super().loss(log_probs, batch, counts)
         if int(batch['rows'][0]) // 100 not in self.steps or current_rank() != self.rank: return loss, {}
         return (loss*math.nan if self.where == 'loss' else loss + (loss - loss.detach()).sqrt()), {}
 
@@ -98,8 +98,8 @@ def sharded(**flags): return DeepSpeedEngine(Transformer(CONFIG, 0), lambda step
 
 def advance(engine, steps=STEPS, objective=None, stream=None):
     "Losses and gradient norms of the next steps."
-    stream, stats = (stream or Uneven()).slice(engine.rank, engine.world), []
-    for _ in range(steps): stats.append(engine.step(engine.cut(stream[engine.steps]), objective or CLM()))
+    stream, stats = (stream or Uneven()).slice(engine.data_rank, engine.data_world), []
+    for _ in range(steps): stats.append(engine.step(stream[engine.steps], objective or CLM()))
     return [s['loss'] for s in stats], [s['grad_norm'] for s in stats]
 
 

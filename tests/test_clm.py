@@ -17,7 +17,7 @@ from llmbook.text.bpe import save_tokenizer, train_tokenizer
 from llmbook.text.corpus import world_documents
 from llmbook.train import clm
 from llmbook.train.clm import CLM, validation_batches, pretrain, world_tokens
-from llmbook.train.step import sum_counts
+from llmbook.train.step import share_of, sum_counts
 
 SMALL = dict(block_size=64, n_layer=1, n_head=2, n_kv_head=2, n_embd=16, n_hidden=32)
 
@@ -40,9 +40,12 @@ def made(tmp_path_factory):
     return d
 
 
+def share(model, batch, counts): return share_of(model, batch, CLM(), counts)[0]
+
+
 def test_first_loss_is_log_V(made):
     batch, model = Stream(TokenStore(made/'tokens'), 4, 64)[0], Transformer(Config(vocab_size=300, **SMALL), 3)
-    assert CLM()(model, batch, CLM().counts(batch))[0].item() == pytest.approx(math.log(300), abs=0.03)
+    assert share(model, batch, CLM().counts(batch)).item() == pytest.approx(math.log(300), abs=0.03)
 
 
 @pytest.mark.parametrize('micro', [1, 2, 3, 8])
@@ -50,11 +53,11 @@ def test_shares_add_up(made, micro):
     batch, model = Stream(TokenStore(made/'tokens'), 8, 64)[2], Transformer(Config(vocab_size=300, **SMALL), 3)
     batch['labels'][1, 5:] = IGNORE
     batch['labels'][6] = IGNORE  # a row that learns nothing
-    whole = CLM()(model, batch, CLM().counts(batch))[0]
+    whole = share(model, batch, CLM().counts(batch))
     gradient = torch.autograd.grad(whole, model.embed.weight)[0]
     parts = split_batch(batch, micro)
     counts = sum_counts(CLM().counts(p) for p in parts)
-    added = sum(CLM()(model, p, counts)[0] for p in parts)
+    added = sum(share(model, p, counts) for p in parts)
     torch.testing.assert_close(added, whole)
     torch.testing.assert_close(torch.autograd.grad(added, model.embed.weight)[0], gradient, atol=1e-6, rtol=1e-4)
 
@@ -69,10 +72,10 @@ def test_packed_equals_alone(made, arch):
         for s in batch['segments'][r].unique():
             here = batch['segments'][r] == s
             part = {k: batch[k][r, here][None] for k in ('ids', 'labels', 'positions')}
-            if s: alone += CLM()(model, part, one)[0]
+            if s: alone += share(model, part, one)
     assert batch['segments'].max() > 1
-    torch.testing.assert_close(CLM()(model, batch, one)[0], alone, atol=1e-3, rtol=1e-5)
-    blind = CLM()(model, {k: batch[k] for k in ('ids', 'labels')}, one)[0]
+    torch.testing.assert_close(share(model, batch, one), alone, atol=1e-3, rtol=1e-5)
+    blind = share(model, {k: batch[k] for k in ('ids', 'labels')}, one)
     assert (blind - alone).abs() > 1
 
 
@@ -81,9 +84,9 @@ def test_future_moves_no_earlier_loss(made):
     batch = Stream(TokenStore(made/'tokens'), 1, 64)[0]
     batch = {k: v for k, v in batch.items() if k in ('ids', 'labels')}
     batch['labels'][:, 20:] = IGNORE
-    before = CLM()(model, batch, {'tokens': 1})[0]
+    before = share(model, batch, {'tokens': 1})
     batch['ids'][:, 20:] = 9
-    assert torch.equal(CLM()(model, batch, {'tokens': 1})[0], before)
+    assert torch.equal(share(model, batch, {'tokens': 1}), before)
 
 
 def test_batch_rows(made):

@@ -18,12 +18,14 @@ from layouts import CLIP, CONFIG, LR, Uneven, advance, local, off
 from llmbook.core import UserError
 from llmbook.model.generate import generate
 from llmbook.model.transformer import Transformer
-from llmbook.scale.engine import (DeepSpeedEngine, check_engine, ds_config, engine_flags, make_engine, next_scale, rehearse,
-                                  zero_bytes, zero_sent)
+from llmbook.scale.deepspeed_step import LossScale, ds_config
+from llmbook.scale.engine import (DeepSpeedEngine, DeepSpeedOptions, check_engine, engine_flags, engine_options,
+                                  rehearse)
 from llmbook.scale.ranks import launch
+from llmbook.scale.zero import zero_bytes, zero_sent
 from llmbook.text.batches import IGNORE
 from llmbook.train.clm import CLM
-from llmbook.train.step import LocalEngine, Speed
+from llmbook.train.step import LocalEngine, LocalOptions, Speed
 
 many = pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs the extra scale')
 STAGES, WIDE = (0, 1, 2, 3), replace(CONFIG, vocab_size=400, n_embd=64, n_hidden=128)
@@ -45,8 +47,8 @@ class Two(CLM):
     "Two denominators, and metrics that are a tensor, a float and an int."
     def counts(self, batch): return super().counts(batch) | {'rows': len(batch['rows'])}
 
-    def __call__(self, model, batch, counts):
-        loss, _ = super().__call__(model, batch, counts)
+    def loss(self, log_probs, batch, counts):
+        loss, _ = super().loss(log_probs, batch, counts)
         return loss, {'twice': 2*loss, 'share': len(batch['rows']) / counts['rows'], 'rank': 0}
 
 
@@ -62,13 +64,13 @@ def edges():
         engine, found = sharded(zero, micro=3), {} # 4 rows a rank: micro-batches of 3 and 1
         stream = Uneven(engine.rank, engine.world)
         found['val'] = {n: engine.evaluate(val(n), Two()) for n in (0, 1, 3)} # before the first step
-        found['steps'] = [engine.step(engine.cut(stream[t]), Two()) for t in range(2)]
+        found['steps'] = [engine.step(stream[t], Two()) for t in range(2)]
         batch = stream[2] if engine.rank == 0 else unlabelled(stream[2])
-        found['one without labels'] = engine.step(engine.cut(batch), CLM())
+        found['one without labels'] = engine.step(batch, CLM())
         before = engine.state()
-        found['all without labels'] = engine.step(engine.cut(unlabelled(stream[3])), CLM())
+        found['all without labels'] = engine.step(unlabelled(stream[3]), CLM())
         found['still'] = all(torch.equal(v, before[n]) for n, v in engine.state().items())
-        found['after'] = engine.step(engine.cut(stream[4]), CLM())
+        found['after'] = engine.step(stream[4], CLM())
         with pytest.raises(RuntimeError, match='load before the first step'): engine.load(None)
         engine.close()
         engine.close()
@@ -123,7 +125,7 @@ def muon(folder):
 def half(folder):
     "On every rank: fp16, which DeepSpeed refuses on a processor unless it is told that there is a GPU."
     import llmbook.scale.engine as scale
-    deepspeed = scale.deepspeed_module()
+    deepspeed = scale.import_deepspeed()
     scale.check_engine = lambda *_: None
     type(deepspeed.accelerator.get_accelerator()).is_fp16_supported = lambda self: True
     out = {}
@@ -132,22 +134,22 @@ def half(folder):
         engine.start()
         def override(scale, tried=tried, known=engine.optimizer.override_loss_scale): return tried.append(scale) or known(scale)
         engine.optimizer.override_loss_scale = override
-        engine.scale, engine.calm = 2.0**24, 7
+        engine.scale = LossScale(2.0**24, 7)
         found = advance(engine, 1) # far too much for fp16
         count = len(tried)
-        engine.scale, engine.calm = 2.0**10, 998
+        engine.scale = LossScale(2.0**10, 998)
         more = advance(engine, 3)
         engine.save(folder)
-        saved = engine.scale, engine.calm
+        saved = engine.scale.value, engine.scale.calm
         before = engine.state()
-        poisoned = engine.step(engine.cut(Uneven(engine.rank, 2)[4]), layouts.Poisoned(4, rank=1))
+        poisoned = engine.step(Uneven(engine.rank, 2)[4], layouts.Poisoned(4, rank=1))
         still = all(torch.equal(v, before[n]) for n, v in engine.state().items())
         ours = found[0] + more[0], found[1] + more[1]
         engine.close()
         out[zero] = ours, tried[:count], tried[count:], saved, poisoned, still
     engine = sharded(1, speed=Speed('fp16'))
     engine.load(folder)
-    return out, (engine.scale, engine.calm)
+    return out, (engine.scale.value, engine.scale.calm)
 
 
 def kept(cases):
@@ -156,8 +158,8 @@ def kept(cases):
     out = {}
     for zero, precision in cases:
         engine, found = sharded(zero, WIDE, speed=Speed(precision)), {}
-        ds, names = engine.start(), engine.names
-        wrapped, step = engine.optimizer, engine.ds.step
+        ds, names = engine.start().ds, engine.names
+        wrapped, step = engine.optimizer, ds.step
         def gradients(ds=wrapped, names=names):
             if hasattr(ds, 'grad_partitions_flat_buffer'): return size([ds.grad_partitions_flat_buffer])
             return size([p.grad for p in names]) or size([t for ts in ds.averaged_gradients.values() for t in ts])
@@ -191,24 +193,24 @@ def test_edges(found, zero):
     ours, engine = found[zero], local()
     assert ours['val'] == ours['val'] | {0: {}}
     for n in (1, 3): assert close_to(ours['val'][n], engine.evaluate(val(n), Two()))
-    for t, stats in enumerate(ours['steps']): assert close_to(stats, engine.step([Uneven()[t]], CLM()))
+    for t, stats in enumerate(ours['steps']): assert close_to(stats, engine.step(Uneven()[t], CLM()))
     assert ours['steps'][0]['rows'] == 8 and ours['steps'][0]['share'] == pytest.approx(1)
     assert ours['steps'][0]['twice'] == pytest.approx(2*ours['steps'][0]['loss'])
     batch = Uneven()[2]
     batch['labels'][1::2] = IGNORE
-    assert close_to(ours['one without labels'], engine.step([batch], CLM()))
+    assert close_to(ours['one without labels'], engine.step(batch, CLM()))
     nothing = ours['all without labels']
     assert math.isnan(nothing['loss']) and nothing['skipped_ranks'] == [0, 1] and ours['still'], 'a step without labels moves'
-    assert close_to(ours['after'], engine.step([Uneven()[4]], CLM()))
+    assert close_to(ours['after'], engine.step(Uneven()[4], CLM()))
 
 
 @many
 def test_other_shapes_change_layout(tmp_path):
     for name, (ours, anew) in launch(shapes, 2, tmp_path)[0].items():
-        def init_single_rank(name=name): return LocalEngine(Transformer(SHAPES[name], 0), lambda step: LR, clip=CLIP)
-        theirs = advance(init_single_rank(), 6)
+        def alone(name=name): return LocalEngine(Transformer(SHAPES[name], 0), lambda step: LR, clip=CLIP)
+        theirs = advance(alone(), 6)
         assert off(ours, theirs)['loss'] < 1e-5 and off(anew, [values[:3] for values in theirs])['loss'] < 1e-5, name
-        engine = init_single_rank()
+        engine = alone()
         engine.load(tmp_path/name/'3')
         assert off(advance(engine, 3), [values[3:] for values in theirs])['loss'] < 1e-5
 
@@ -235,10 +237,13 @@ def test_muon_at_stage_0(tmp_path):
 
 # fp16
 
-def test_next_scale():
-    assert next_scale(8.0, 5, True) == (4.0, 0) and next_scale(1.0, 5, True) == (1.0, 0)
-    assert next_scale(8.0, 5, False) == (8.0, 6) and next_scale(8.0, 999, False) == (16.0, 0)
-    assert next_scale(2.0**24, 999, False) == (2.0**24, 0)
+@pytest.mark.parametrize('before, overflow, after', [
+    ((8.0, 5), True, (4.0, 0)), ((1.0, 5), True, (1.0, 0)), ((8.0, 5), False, (8.0, 6)), ((8.0, 999), False, (16.0, 0)),
+    ((2.0**24, 999), False, (2.0**24, 0))])
+def test_loss_scale(before, overflow, after):
+    scale = LossScale(*before)
+    scale.update(overflow)
+    assert (scale.value, scale.calm) == after
 
 
 @many
@@ -297,13 +302,13 @@ def test_ds_config():
     (dict(hang_timeout=math.nan), '--hang-timeout nan'), (dict(speed='auto', zero=0), '--speed auto: .* leave out --precision'),
     (dict(speed='auto', precision='bf16'), '--speed auto')])
 def test_flags_that_do_not_fit(flags, words):
-    with pytest.raises(UserError, match=words) as e: make_engine(**flags)
+    with pytest.raises(UserError, match=words) as e: engine_options(**flags)
     assert '\n' not in str(e.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_fp16_is_refused_on_a_processor():
-    with pytest.raises(UserError, match='needs a GPU; on a processor give bf16'): make_engine(zero=2, precision='fp16')
+    with pytest.raises(UserError, match='needs a GPU; on a processor give bf16'): engine_options(zero=2, precision='fp16')
 
 
 def test_muon_is_refused_where_matrices_are_cut():
@@ -313,24 +318,22 @@ def test_muon_is_refused_where_matrices_are_cut():
 
 
 def test_one_process_keeps_its_own_engine():
-    assert engine_flags()['zero'] is None and make_engine(micro=4, precision='bf16').func is LocalEngine
-    assert make_engine(precision='bf16').keywords['speed'].precision == 'bf16' and make_engine().keywords['speed'] == 'exact'
+    assert engine_flags()['zero'] is None and engine_options(micro=4, precision='bf16') == LocalOptions(4, speed=Speed('bf16'))
+    assert engine_options().speed == 'exact'
 
 
 @many
 def test_a_stage_makes_it_deepspeed():
-    engine = make_engine(zero=2, offload=True, accum=2)
-    assert engine.func is DeepSpeedEngine
-    assert {k: engine.keywords[k] for k in ('zero', 'offload', 'accum')} == dict(zero=2, offload=True, accum=2)
+    assert engine_options(zero=2, offload=True, accum=2) == DeepSpeedOptions(2, True, accum=2)
 
 
 # Alone, and by the reader
 
 ALONE = """
 import layouts
-from llmbook.scale.engine import make_engine
+from llmbook.scale.engine import engine_options
 from llmbook.scale.ranks import launched
-engine = make_engine(zero=3, micro=2)(layouts.Transformer(layouts.CONFIG, 0), lambda step: layouts.LR, clip=layouts.CLIP)
+engine = engine_options(zero=3, micro=2).build(layouts.Transformer(layouts.CONFIG, 0), lambda step: layouts.LR, clip=layouts.CLIP)
 print(*layouts.advance(engine, 2)[0], engine.world, launched())
 """
 
@@ -353,7 +356,7 @@ def test_rehearse(tmp_path):
     ours, others = launch(rehearse, 2, batches, [dict(zero=3, offload=True), dict(zero=0, accum=2)], val(3), tmp_path, CONFIG)
     assert ours == others and len(ours) == 2
     theirs, engine = [], LocalEngine(Transformer(CONFIG, 0), lambda step: 1e-2, clip=0.2)
-    for b in batches: theirs.append(engine.step([b], CLM()))
+    for b in batches: theirs.append(engine.step(b, CLM()))
     theirs.append(engine.evaluate(val(3), CLM()))
     for stats in ours:
         for a, b in zip(stats, theirs, strict=True): assert close_to(a, b)

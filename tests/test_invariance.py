@@ -131,7 +131,7 @@ def poisoned(stages):
             engine, objective, stream = layouts.sharded(zero=zero, accum=2), Poisoned(1, rank=1, where=where), None
             advance(engine, 1, objective)
             before, stream = engine.state(), Uneven(engine.rank, engine.world)
-            stats = engine.step(engine.cut(stream[1]), objective)
+            stats = engine.step(stream[1], objective)
             after = engine.state()
             out[zero, where] = stats, all(torch.equal(before[n], after[n]) for n in before), advance(engine, 2, objective)
             engine.close()

@@ -82,10 +82,10 @@ def test_mutants_are_caught(whole, mutant, what):
 
 def test_counts_and_metrics_add_up():
     class Rows(CLM):
-        def __call__(self, model, batch, counts):
-            return super().__call__(model, batch, counts)[0], {'rows_seen': len(batch['rows']), 'share': torch.tensor(0.25)}
+        def loss(self, log_probs, batch, counts):
+            return super().loss(log_probs, batch, counts)[0], {'rows_seen': len(batch['rows']), 'share': torch.tensor(0.25)}
     batch = Uneven()[0]
-    stats = local().step(split_batch(batch, 2), Rows())
+    stats = local(micro=2).step(batch, Rows())
     assert stats['rows_seen'] == 8 and stats['share'] == 1 and stats['tokens'] == (batch['labels'] != IGNORE).sum()
     assert sum_counts([{'a': 1}, {'a': torch.tensor(2), 'b': 3}]) == {'a': 3, 'b': 3}
 
@@ -95,21 +95,21 @@ def test_evaluate_is_the_loss_and_learns_nothing():
     before = [p.clone() for p in engine.names]
     found = engine.evaluate(split_batch(batch, 1), CLM())
     assert all(map(torch.equal, before, engine.names)) and all(p.grad is None for p in engine.names)
-    assert math.isclose(found['loss'], engine.step([batch], CLM())['loss'], abs_tol=1e-5)
+    assert math.isclose(found['loss'], engine.step(batch, CLM())['loss'], abs_tol=1e-5)
 
 
 @pytest.mark.parametrize('where', ['loss', 'gradient'])
 def test_a_step_that_is_not_finite_moves_nothing(where):
     engine, stream, objective = local(micro=2), Uneven(), Poisoned(1, where=where)
-    engine.step(split_batch(stream[0], 2), objective)
+    engine.step(stream[0], objective)
     before = [p.clone() for p in engine.names]
     moments = [s['exp_avg'].clone() for s in engine.optimizer.state.values()]
-    stats = engine.step(split_batch(stream[1], 2), objective)
+    stats = engine.step(stream[1], objective)
     assert stats['skipped'] == stream[1]['rows'].tolist() and engine.steps == 2
     assert not math.isfinite(stats['loss' if where == 'loss' else 'grad_norm'])
     assert all(map(torch.equal, before, engine.names))
     assert all(map(torch.equal, moments, [s['exp_avg'] for s in engine.optimizer.state.values()]))
-    assert 'skipped' not in engine.step(split_batch(stream[2], 2), objective)
+    assert 'skipped' not in engine.step(stream[2], objective)
 
 
 def test_skipped_steps_are_logged_with_their_rows(tmp_path, capsys):
@@ -225,9 +225,9 @@ def test_all_checkpoints_broken_starts_over(tmp_path, undisturbed, capsys):
 
 def test_sigterm_saves_and_exits_143(tmp_path, undisturbed, capsys):
     class Asked(CLM):
-        def __call__(self, model, batch, counts):
+        def loss(self, log_probs, batch, counts):
             if int(batch['rows'][0]) // 100 == 6: os.kill(os.getpid(), signal.SIGTERM)
-            return super().__call__(model, batch, counts)
+            return super().loss(log_probs, batch, counts)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as e: train(tmp_path/'run', objective=Asked())
     assert e.value.code == 143 and names(tmp_path/'run') == ['step-00000007']
@@ -252,7 +252,7 @@ def test_a_checkpoint_of_another_shape(tmp_path):
 def test_loading_brings_back_moments_and_forgets_others(tmp_path):
     engine, stream = local(), Uneven()
     engine.save(tmp_path/'new')
-    for t in range(3): engine.step([stream[t]], CLM())
+    for t in range(3): engine.step(stream[t], CLM())
     engine.save(tmp_path/'three')
     kept = load_file(tmp_path/'three/state.safetensors')
     assert 'exp_avg.embed.weight' in kept and kept['step.embed.weight'] == 3
@@ -287,7 +287,7 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path, fresh):
 
 def test_the_choice_of_speed_is_made_once(tmp_path):
     train(tmp_path/'run', steps=2)
-    chosen = Run(tmp_path/'run', 'test', {'steps': 2}).config['chosen']
+    chosen = Run(tmp_path/'run', 'test', {'steps': 2}).config['speed']
     assert chosen == {'precision': 'fp32', 'threads': torch.get_num_threads(), 'compile': False}
 
 
@@ -303,7 +303,7 @@ def test_measuring_leaves_no_trace():
 MEMORY = """
 from pathlib import Path
 from resource import RUSAGE_SELF, getpagesize, getrusage
-from llmbook.train.loop import keep_memory
+from llmbook.train.speed import keep_memory
 
 def faults(mb):
     before = getrusage(RUSAGE_SELF).ru_minflt
@@ -354,7 +354,7 @@ def test_flops_are_counted():
 
 @pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
 def test_either_optimizer_goes_on_in_the_same_bits(tmp_path, optimizer):
-    def steps(engine, first, last): return [engine.step([Uneven()[t]], CLM())['loss'] for t in range(first, last)]
+    def steps(engine, first, last): return [engine.step(Uneven()[t], CLM())['loss'] for t in range(first, last)]
     whole, half, again = (local(optimizer=optimizer) for _ in range(3))
     losses = steps(whole, 0, 12)
     steps(half, 0, 5)

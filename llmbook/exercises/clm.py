@@ -4,9 +4,10 @@ import math
 import torch
 
 from llmbook.core import generator
+from llmbook.model.transformer import token_log_probs
 from llmbook.text.batches import IGNORE, split_batch
 from llmbook.train.clm import CLM
-from llmbook.train.step import sum_counts
+from llmbook.train.step import share_of, sum_counts
 
 
 def check_1(answer):
@@ -20,13 +21,16 @@ def check_2(answer):
     g = generator(0, 'clm.2')
     table, ids = torch.randn(12, 12, generator=g), torch.randint(12, (3, 5), generator=g)
     labels = ids.roll(-1, 1).masked_fill(torch.arange(5) >= torch.tensor([[5], [2], [1]]), IGNORE)
-    batch, model = {'ids': ids, 'labels': labels, 'rows': torch.arange(3)}, lambda ids, *_: table[ids]
+    batch = {'ids': ids, 'labels': labels, 'rows': torch.arange(3)}
+    def model(ids, positions=None, segments=None, targets=None):
+        return table[ids] if targets is None else token_log_probs(table[ids], targets)
     keep = labels != IGNORE
-    z, plain = table[ids].logsumexp(-1)[keep].square().mean(), CLM()(model, batch, CLM().counts(batch))[0]
+    z = table[ids].logsumexp(-1)[keep].square().mean()
+    plain = share_of(model, batch, CLM(), CLM().counts(batch))[0]
     for micro in (None, 1):
         parts = split_batch(batch, micro)
         counts = sum_counts(answer.counts(b) for b in parts)
-        found = [answer(model, b, counts) for b in parts]
+        found = [share_of(model, b, answer, counts) for b in parts]
         assert all('z' in m for _, m in found), "The metrics have no 'z'."
         got = sum(float(m['z']) for _, m in found)
         assert math.isclose(got, z, rel_tol=1e-4), f"{len(parts)} parts: z adds up to {got:.3f}, not to {z:.3f}."

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from llmbook.text.batches import split_batch
-from llmbook.train.step import sum_counts
+from llmbook.train.step import share_of, sum_counts
 
 
 def check_1(answer):
@@ -21,7 +21,7 @@ def check_2(answer):
     for micro in (None, 1):
         parts = split_batch({'ids': ids, 'labels': labels, 'rows': torch.arange(3)}, micro)
         counts = sum_counts(answer.counts(b) for b in parts)
-        found = [answer(model, b, counts)[1].get('accuracy') for b in parts]
+        found = [share_of(model, b, answer, counts)[1].get('accuracy') for b in parts]
         assert None not in found, "The metrics have no 'accuracy'."
         accuracy = sum(map(float, found))
         assert math.isclose(accuracy, 4/7, abs_tol=1e-5), f"{len(parts)} parts add up to {accuracy:.3f}, not to 4/7."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'RMSNormFunction', 'RMSNorm', 'MLP', 'SwiGLU', 'Config', 'make_norm', 'Block', 'embed_inputs', 'Decoder',
-           'Transformer', 'init_weights', 'config_for', 'count_parameters', 'flops_per_token']
+           'token_log_probs', 'token_entropy', 'Transformer', 'init_weights', 'config_for', 'count_parameters',
+           'flops_per_token']
 
 # %% ../../nbs/140_transformer.ipynb #23d6c0ea
 # B batch, T time, C width, L blocks, V vocabulary
@@ -180,6 +181,23 @@ class Decoder(nn.Module):
         for i, block in enumerate(self.blocks): x = block(x, rotary, mask, cache[i] if cache else None)
         return self.norm(x)
 
+# %% ../../nbs/140_transformer.ipynb #5c60e8b8
+def token_log_probs(
+    logits:Tensor, # (B,T,V)
+    targets:Tensor, # token ids (B,T); -100 where nothing is asked
+)->Tensor: # (B,T), nats, at most 0; 0 where nothing is asked
+    "The log-probability of each target, computed in fp32."
+    nats = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction='none')
+    return -nats.view(targets.shape)
+
+
+def token_entropy(
+    logits:Tensor, # (B,T,V)
+)->Tensor: # (B,T), nats: 0 where one token is certain, log V where all are alike
+    "How undecided the model is at each place."
+    log_p = logits.float().log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
+
 # %% ../../nbs/140_transformer.ipynb #b9724c5f
 class Transformer(Decoder):
     "A decoder-only language model. Sources: Vaswani et al. 2017; Radford et al. 2019; Touvron et al. 2023."
@@ -196,11 +214,16 @@ class Transformer(Decoder):
         ids:Tensor, # token ids (B,T)
         positions:Tensor|None=None, # place of each token in its document (B,T)
         segments:Tensor|None=None, # document of each token in a packed row (B,T)
+        targets:Tensor|None=None, # the token asked about at each place (B,T); -100 asks nothing
+        entropy:bool=False, # with targets: return the entropy too
         cache=None, # a list of caches, one a layer
         mask:Tensor|None=None, # True where a query may look
-    )->Tensor: # logits (B,T,V)
-        "A score for every token of the vocabulary, at each place for the next one."
-        return self.head(self.hidden(ids, positions, segments, cache, mask))
+    )->Tensor|tuple[Tensor, Tensor]: # logits (B,T,V); with targets their log-probabilities (B,T); or those and the entropy
+        "A score for every token of the vocabulary at each place, or the log-probability of each target."
+        logits = self.head(self.hidden(ids, positions, segments, cache, mask))
+        if targets is None: return logits
+        log_probs = token_log_probs(logits, targets)
+        return (log_probs, token_entropy(logits)) if entropy else log_probs
 
 # %% ../../nbs/140_transformer.ipynb #eb101296
 @torch.no_grad()

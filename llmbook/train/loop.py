@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..core import UserError
 from ..files import atomic_write
+from ..joints import Engine, Objective
 from ..lesson import figure
 from ..model.transformer import flops_per_token
 from ..progress import Progress
@@ -77,8 +78,8 @@ def warn_skipped(
 
 # %% ../../nbs/216_loop.ipynb #822078ba
 def fit(
-    engine, # owns model and optimiser: a `LocalEngine`, or one that is many processes
-    objective, # what is learned
+    engine:Engine, # owns model and optimiser: a `LocalEngine`, or one that is many processes
+    objective:Objective, # what is learned
     stream:Stream, # batches by step
     steps:int, # optimiser steps of the whole run
     run:Run, # the folder
@@ -90,7 +91,7 @@ def fit(
 )->list[dict]: # the log
     "Train, log, save, resume. The same call goes on from the newest whole checkpoint."
     flops = flops_per_token(engine.model, stream.block_size)
-    if engine.world > 1: stream = stream.slice(engine.rank, engine.world)
+    if engine.data_world > 1: stream = stream.slice(engine.data_rank, engine.data_world)
     found = resume(engine, run, stream.seed)
     if engine.steps < steps: choose_speed(engine, objective, stream[engine.steps], run)
     peak, (seen, bad) = flops / matmul_flops() / engine.world, engine.broadcast(_standing(run.read_log()))
@@ -98,7 +99,7 @@ def fit(
         if found and engine.steps < steps: bar.write(f"{run.folder}: goes on from step {engine.steps}")
         while engine.steps < steps:
             began = time.perf_counter()
-            stats = engine.step(engine.cut(stream[engine.steps]), objective)
+            stats = engine.step(stream[engine.steps], objective)
             rate = stats['tokens'] / (time.perf_counter() - began)
             seen, bad = seen + stats['tokens'], bad + 1 if 'skipped' in stats else 0
             run.log({'step': engine.steps, **stats, 'tokens': seen, 'tokens_per_s': rate, 'mfu': rate*peak})

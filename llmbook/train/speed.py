@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
-from torch import Tensor
 
 from ..core import generator
+from ..joints import Batch, Objective
 from .step import LocalEngine, Speed, forward_backward
 
 # %% ../../nbs/212_speed.ipynb #9e21577e
@@ -37,8 +37,8 @@ def matmul_flops(
 def rows_per_second(
     engine, # whose model is copied
     speed:Speed, # to be tried
-    objective, # what is learned
-    micro:dict[str, Tensor], # a micro-batch
+    objective:Objective, # what is learned
+    micro:Batch, # a micro-batch
     repeats:int=6, # the fastest counts, but for the first
 )->float: # rows, forward and backward
     "How fast one choice is."
@@ -54,12 +54,12 @@ def rows_per_second(
 
 def measure_speed(
     engine:LocalEngine, # whose model is measured
-    objective, # what it will learn
-    batch:dict[str, Tensor], # a batch as it will come
+    objective:Objective, # what it will learn
+    batch:Batch, # a batch as it will come
     compile:bool=False, # try torch.compile too? It takes a minute or two
 )->tuple[Speed, dict]: # the fastest choice, and rows a second of each
     "Try what may pay on this machine, on a copy of the model: half the threads, bf16, compile."
-    micro, n = engine.cut(batch)[0], torch.get_num_threads()
+    micro, n = engine.split(batch)[0], torch.get_num_threads()
     one, exact = {k: v[:1] for k, v in micro.items()}, Speed(threads=n)
     found, rates = {'exact': exact}, {}
     def rate(*args): return rows_per_second(engine, args[0], objective, *args[1:])

@@ -24,7 +24,8 @@ from test_layout_mutants import append, cell, notebook, replace
 from llmbook.text.grammar import VERBS
 from llmbook.core import UserError
 from llmbook.flags import read_args
-from llmbook.scale.engine import engine_flags, zero_bytes
+from llmbook.scale.engine import engine_flags
+from llmbook.scale.zero import zero_bytes
 
 GENERATED = sorted(PAGES - {'index', 'start'}) # notebooks whose outputs are read off the library or its results
 
