@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import needs
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = [pytest.mark.slow]
-pytest.importorskip('accelerate')  # Trainer's
+pytestmark = [pytest.mark.slow, needs('accelerate', 'peers')]  # Trainer's
 
 
 def bench(script, *args, to):

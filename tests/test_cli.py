@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmbook.cli import main
-from llmbook.text.grammar import VERBS
+from llmbook.cli import VERBS
 from llmbook.core import UserError
 from llmbook.flags import read_flags
 

@@ -1,15 +1,16 @@
 "Same maths, any layout, same loss: one process against many, at every stage, before and after a change of layout."
-from importlib.util import find_spec
 
 import pytest
 import torch
 
 import layouts
 from layouts import ALLOWED, LAYOUTS, Doubled, Dropped, MeanOfMeans, Poisoned, Twice, Uneven, advance, local, off, same_trajectory
+from needs import needs
+
 from llmbook.scale.ranks import launch
 from llmbook.text.batches import IGNORE
 
-pytestmark = pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs the extra scale')
+pytestmark = needs('deepspeed', 'scale')
 MUTANTS = {'mean of means': (MeanOfMeans(), None), 'gradient times two': (Doubled(), None), 'a dropped rank': (Dropped(), None),
            "another's slice": (None, Twice())}
 

@@ -1,10 +1,9 @@
 """The joints: what every engine offers, on one process and on many. Functions that ranks run live here, where a launched
 process finds them."""
-from importlib.util import find_spec
-
 import pytest
 import torch
 from layouts import CLIP, CONFIG, LR, Uneven, advance, local, sharded
+from needs import needs
 
 from llmbook.joints import Engine, Objective, Scorer
 from llmbook.model.transformer import Transformer
@@ -14,7 +13,7 @@ from llmbook.text.batches import IGNORE
 from llmbook.train.clm import CLM
 from llmbook.train.step import Host, LocalEngine, LocalOptions, share_of
 
-many = pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs the extra scale')
+many = needs('deepspeed', 'scale')
 STAGES = (0, 2, 3)
 
 

@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
+from needs import needs
 from test_faults import SAVE, STEPS, House, resumed
 
-pytestmark = pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs the extra scale')
+pytestmark = needs('deepspeed', 'scale')
 ROOT, BIN = Path(__file__).resolve().parents[1], Path(sys.executable).parent
 CLI = str(ROOT/'llmbook/cli.py')
 FORMS = {

@@ -21,7 +21,7 @@ import yaml
 from test_layout import PAGES, ROOT, copy_house, modules, run
 from test_layout_mutants import append, cell, notebook, replace
 
-from llmbook.text.grammar import VERBS
+from llmbook.cli import VERBS
 from llmbook.core import UserError
 from llmbook.flags import read_args
 from llmbook.scale.engine import engine_flags
