@@ -90,7 +90,7 @@ def act(
     from llmbook.scale.engine import engine_flags, engine_options
     args, flags = read_args(rest, stage, engine_flags, prog=prog)
     engine = engine_options(args.get('optimizer', 'adamw'), **flags)
-    print_effective(verb, {n: f[1] for fn in (stage, engine_flags) for n, f in read_flags(fn).items()} | args | flags)
+    print_effective(verb, {n: f.default for fn in (stage, engine_flags) for n, f in read_flags(fn).items()} | args | flags)
     stage(**args, engine=engine)
 
 

@@ -1,86 +1,67 @@
 "A bar on a terminal and in a notebook, a plain line now and then elsewhere."
-import math
 import sys
-import time
+import threading
 from html import escape
 
 from tqdm import tqdm
 
-def in_notebook()->bool: # False on a terminal, and in a test
-    "Are the outputs of this process drawn on a page, where they can be drawn again?"
+
+def _in_notebook()->bool: # False on a terminal, and in a test
+    "Can the outputs of this process be drawn again, as a notebook's can?"
     shell = 'IPython' in sys.modules and sys.modules['IPython'].get_ipython()
     return hasattr(shell, 'kernel')
 
 
-class NotebookBar:
-    "A bar in a notebook. When it closes, the count stays, without the speed, which is another one every time."
-    def __init__(self,
-        total:int, # steps in all
-        desc:str, # what is being done
-        n:int=0, # steps already done
-    ):
-        from IPython.display import display
-        self.total, self.desc, self.n, self.note, self.drawn = total, desc, n, '', 0.0
-        self.view = display(self.page(), raw=True, display_id=True)
-    def page(self)->dict: # MIME type -> text
-        "The bar as it stands."
-        text = f'{self.desc} {self.n}/{self.total}  {self.note}'.strip()
-        bar = f'<progress max="{self.total}" value="{self.n}" style="width: 40%; vertical-align: middle"></progress>'
-        return {'text/plain': text, 'text/html': f'<div style="margin: 0 8px">{bar} {escape(text)}</div>'}
-    def set_postfix_str(self, note:str, refresh:bool=False):
-        "What stands behind the bar when it is drawn next."
-        self.note = note
-    def update(self, n:int):
-        "Move on by `n` steps; draw five times a second at most."
-        self.n += n
-        if time.monotonic() - self.drawn < 0.2: return
-        self.drawn = time.monotonic()
-        self.view.update(self.page(), raw=True)
-    def write(self, line:str, file=None):
-        "Print a line below the bar."
-        print(line, flush=True)
-    def close(self):
-        "Leave the count alone."
-        self.note = ''
-        self.view.update(self.page(), raw=True)
-
-
-class Progress:
+class Progress(tqdm):
     "A bar on a terminal and in a notebook; elsewhere a plain line now and then."
+    monitor_interval = 0      # no thread beside the training
+    _lock = threading.RLock() # tqdm's own takes a semaphore from the system
+    view = None               # the output of a notebook that shows the bar
+
     def __init__(self,
         total:int, # steps in all
         desc:str='', # what is being done
         start:int=0, # steps already done
         every:float=15, # seconds between plain lines
-        hidden:bool=False, # say nothing: another process does
+        hidden:bool=False, # show no bar: another process does
     ):
-        self.total, self.desc, self.n, self.every, self.start = total, desc, start, math.inf if hidden else every, start
-        if hidden: self.bar = None
-        elif sys.stderr.isatty(): self.bar = tqdm(total=total, initial=start, desc=desc, leave=False, dynamic_ncols=True)
-        else: self.bar = NotebookBar(total, desc, start) if in_notebook() else None
-        self.began = self.said = time.monotonic()
-    def update(self,
-        n:int=1, # steps since the last call
-        note:str='', # such as 'loss 1.23, 15k tokens/s'
-    ):
-        "Move on by `n` steps and show `note`."
-        self.n += n
-        if self.bar is not None:
-            self.bar.set_postfix_str(note, refresh=False)
-            return self.bar.update(n)
-        now = time.monotonic()
-        if now - self.said < self.every: return
-        self.said, pace = now, (now - self.began) / max(1, self.n - self.start)
-        print(f"{self.desc} {self.n}/{self.total}  {note}  {pace * (self.total - self.n):.0f} s left", flush=True)
-    def write(self,
-        line:str, # a whole line
-    ):
+        self.on_terminal = sys.stderr.isatty()
+        on_page = not self.on_terminal and _in_notebook()
+        seconds = 0.1 if self.on_terminal else 0.2 if on_page else every
+        super().__init__(total=total, initial=start, desc=desc, disable=hidden, mininterval=seconds, miniters=1,
+                         leave=False, dynamic_ncols=True, gui=not self.on_terminal) # gui: tqdm draws nothing itself
+        if on_page and not hidden:
+            from IPython.display import display
+            self.view = display(self._page(), raw=True, display_id=True)
+
+    def _page(self)->dict: # MIME type -> text
+        "What a notebook shows: HTML without JavaScript."
+        text = f"{self.desc} {self.n}/{self.total}  {self.postfix or ''}".strip()
+        bar = f'<progress max="{self.total}" value="{self.n}" style="width: 40%; vertical-align: middle"></progress>'
+        return {'text/plain': text, 'text/html': f'<div style="margin: 0 8px">{bar} {escape(text)}</div>'}
+
+    def display(self, msg:str|None=None, pos:int|None=None):
+        "Draw the bar, or print the line; tqdm calls this when it is time."
+        if self.on_terminal: return super().display(msg, pos)
+        if self.view is not None: return self.view.update(self._page(), raw=True)
+        seconds_per_step = (self._time() - self.start_t) / max(1, self.n - self.initial)
+        seconds_left = seconds_per_step * (self.total - self.n)
+        print(f"{self.desc} {self.n}/{self.total}  {self.postfix or ''}  {seconds_left:.0f} s left", flush=True)
+
+    def update(self, n:int=1, note:str=''):
+        "Advance by `n` steps and show `note`, such as 'loss 1.23, 15k tokens/s'."
+        self.set_postfix_str(note, refresh=False)
+        super().update(n)
+
+    def write(self, line:str):
         "Print a line without breaking the bar."
-        if self.bar is not None: self.bar.write(line, file=sys.stdout)
+        if self.on_terminal and not self.disable: super().write(line, file=sys.stdout)
         else: print(line, flush=True)
-    def __enter__(self): return self
-    def __exit__(self, *_):
-        if self.bar is not None: self.bar.close()
+
     def close(self):
-        "Take the bar away."
-        self.__exit__()
+        "Take the bar away; in a notebook the count stays, without the speed, which differs from run to run."
+        if self.view is not None:
+            self.postfix = ''
+            self.view.update(self._page(), raw=True)
+            self.view = None
+        super().close()

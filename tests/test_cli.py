@@ -78,9 +78,9 @@ def test_forms(form, tmp_path):
 
 
 def test_help_is_complete():
-    for verb, (module, name, _) in VERBS.items():
-        for flag, (_, _, text, _, _) in read_flags(getattr(importlib.import_module(module), name)).items():
-            assert len(text) > 3, f'--{flag} of {verb} says nothing'
+    for verb, (module, stage, _) in VERBS.items():
+        for name, flag in read_flags(getattr(importlib.import_module(module), stage)).items():
+            assert len(flag.help) > 3, f'--{name} of {verb} says nothing'
 
 
 def test_config_file_and_spellings(tmp_path):

@@ -1,0 +1,214 @@
+"Command lines that say what is wrong; ranges that hold for the command line and for Python."
+
+import math
+from typing import Annotated, Literal, Optional
+
+import pytest
+
+from llmbook.core import UserError
+from llmbook.flags import Flag, _build_parser, _parse_value, above, at_least, below, between, check_ranges, read_args, read_flags
+
+
+PROMPTS = ['a', 'b']
+
+
+def stage(
+    tokens:str, # folder of tokens
+    steps:int=10, # optimiser steps
+    lr:float|None=None, # learning rate, 100% is 1
+    shape:Literal['llama', 'gpt2']='llama', # of the model
+    prompts:list[str]=PROMPTS, # to complete
+    max_rows:int=4, # in a batch
+    bias:bool=False, # use biases
+    note:str='', # kept with the run
+    engine=None, # filled in
+):
+    "Do a thing.\n\nMore about it."
+
+
+def flags(threads:int=0): # of the CPU
+    "Flags of an engine."
+
+
+def args(line, *fns): return read_args(line.split() if isinstance(line, str) else line, *(fns or (stage,)),
+        prog='llmbook stage')[0]
+
+
+@pytest.mark.parametrize('value, kind, want', [
+    ('5', int, 5), ('-5', int, -5), ('1e3', int, 1000), ('2.0', int, 2), (3.0, int, 3),
+    (str(2**60 + 1), int, 2**60 + 1), ('.5', float, 0.5),
+    (2, float, 2.0), ('true', bool, True), ('No', bool, False), (True, bool, True), (5, str, '5'), ('', str, '')])
+def test_types(value, kind, want):
+    got = _parse_value('x', value, Flag(kind))
+    assert got == want and type(got) is type(want)
+
+
+@pytest.mark.parametrize('value, kind', [
+    ('2.5', int), ('many', int), ('nan', int), ('inf', int), (True, int), ('', int), ('--', int), ('x', float),
+    ('', float), (True, float),
+    ('maybe', bool), (1, bool), (None, int), ([1], int), ([1], str), ({}, str), ([], bool)])
+def test_wrong_types(value, kind):
+    with pytest.raises(UserError, match='--some-flag .*: not a?') as e: _parse_value('some_flag', value, Flag(kind))
+    assert '\n' not in str(e.value)
+
+
+def test_what_a_signature_says():
+    found = read_flags(stage)
+    assert list(found) == ['tokens', 'steps', 'lr', 'shape', 'prompts', 'max_rows', 'bias', 'note']
+    assert found['lr'] == Flag(float, None, 'learning rate, 100% is 1')
+    assert found['shape'].kind is str and found['shape'].choices == ('llama', 'gpt2')
+    assert found['prompts'].kind is str and found['prompts'].many and found['prompts'].default is PROMPTS
+
+
+def test_help_shows_meaning_and_default():
+    text = ' '.join(_build_parser(stage, flags, prog='llmbook stage').format_help().split())
+    for words in ('folder of tokens (required)', 'optimiser steps (default: 10)', '100% is 1 (default: none)',
+            'llama|gpt2',
+                  'to complete (default: a b)', '--max-rows N', '--bias, --no-bias', 'use biases (default: False)',
+                  'kept with the run (default: none)', '--threads N', '--config', '--debug'): assert words in text
+    assert text.count('(default: False)') == 2 and '--engine' not in text and 'More about' not in text
+
+
+def test_arguments():
+    assert args('--tokens t') == {'tokens': 't'}
+    assert args('--tokens=t --max-rows 3 --bias --prompts x y z --lr 1e-3') == \
+        {'tokens': 't', 'max_rows': 3, 'bias': True, 'prompts': ['x', 'y', 'z'], 'lr': 1e-3}
+    assert args('--tokens t --max_rows=3') == args('--tokens t --max-rows 3') and args('--tokens t --no_bias')['bias'] is False
+    assert args(['--tokens', 'a_b=c', '--note', 'x_y']) == {'tokens': 'a_b=c',
+            'note': 'x_y'} and args('--tokens t --steps -3')['steps'] == -3
+    assert read_args('--tokens t --threads 2'.split(), stage, flags) == [{'tokens': 't'}, {'threads': 2}]
+
+
+@pytest.mark.parametrize('line, words', [
+    ('', '--tokens is missing'), ('--tokens t --step 3', "unknown argument --step, did you mean '--steps'?"),
+    ('--tokens t --max 3', 'unknown argument --max'),
+    ('--tokens', 'expected one argument'), ('--tokens t --steps x', '--steps x: not a whole number'),
+    ('--tokens t --max_rows 1.5', '--max-rows 1.5'),
+    ('--tokens t --shape lama', "not one of llama, gpt2, did you mean 'llama'?"),
+    ('--tokens t extra', 'unknown argument extra'),
+    ('--tokens t --engine x', 'unknown argument --engine'),
+    ('--tokens t --config none.toml', 'none.toml: no such file')])
+def test_mistakes(line, words):
+    with pytest.raises(UserError) as e: args(line)
+    assert words in str(e.value) and '\n' not in str(e.value)
+
+
+def test_configuration(tmp_path):
+    path = tmp_path/'run.toml'
+    path.write_text('tokens = "t"\nsteps = 5\n"max-rows" = 7\nprompts = "x"\n'
+                    '[stage]\nsteps = 6\nbias = true\n[other]\nanything = 1\n')
+    assert args(f'--config {path} --max-rows 8') == {'tokens': 't', 'steps': 6, 'max_rows': 8, 'prompts': ['x'],
+            'bias': True}
+    path.write_text('tokens = "t"\nstage = "not a table"\n')
+    with pytest.raises(UserError, match="unknown key 'stage'"): args(f'--config {path}')
+    for content, words in (('stpes = 5', "'stpes', did you mean 'steps'?"),
+            ('[stage]\nstep = 5', "'step', did you mean 'steps'?"),
+                           ('steps = = 5', 'not TOML'), ('steps = "x"', '--steps x: not a whole number'),
+                           ('steps = true', 'whole number'), ('steps = [1]', 'whole number')):
+        path.write_text(content)
+        with pytest.raises(UserError) as e: args(f'--tokens t --config {path}')
+        assert words in str(e.value) and '\n' not in str(e.value)
+    path.write_bytes(b'\xff')
+    with pytest.raises(UserError, match='not TOML'): args(f'--tokens t --config {path}')
+    with pytest.raises(UserError, match='is a directory'): args(f'--tokens t --config {tmp_path}')
+
+
+# Ranges
+
+def ranged(
+    steps:Annotated[int, at_least(1)]=10, # optimiser steps
+    batch_size:Annotated[int, at_least(1)]|None=None, # rows in a batch
+    block_size:Annotated[int|None, at_least(2)]=None, # tokens in a row
+    lr:Annotated[Optional[float], above(0), below(math.inf)]=None, # learning rate
+    warmup:Annotated[float, between(0, 1)]=0.02, # share of the steps
+    beta2:Annotated[float, at_least(0), below(1)]=0.95, # memory of squares
+    widths:Annotated[list[int], at_least(1)]=PROMPTS, # of the layers
+    depths:list[Annotated[int, between(1, 3)]]|None=None, # of the trees
+    shape:Annotated[Literal['llama', 'gpt2'], 'a remark']='llama', # of the model
+    bias:Annotated[bool, 'a remark']=False, # use biases
+    engine=None, # filled in
+    *,
+    adapt:Annotated[int, at_least(1)]=0, # handed over by a later chapter
+):
+    "Do a thing in its ranges."
+    check_ranges(ranged, locals())
+    return steps
+
+
+def test_ranges_are_read_through_every_wrapping():
+    found = read_flags(ranged)
+    assert list(found) == ['steps', 'batch_size', 'block_size', 'lr', 'warmup', 'beta2', 'widths', 'depths', 'shape', 'bias']
+    assert found['steps'] == Flag(int, 10, 'optimiser steps', ranges=(at_least(1),))
+    assert found['batch_size'].kind is found['block_size'].kind is int and found['lr'].kind is float
+    assert found['batch_size'].ranges == (at_least(1),) and found['block_size'].ranges == (at_least(2),)
+    assert found['beta2'].ranges == (at_least(0), below(1)) and repr(found['beta2'].ranges) == '(at least 0, less than 1)'
+    assert found['widths'].many and found['widths'].ranges == (at_least(1),)
+    assert found['depths'].many and found['depths'].ranges == (between(1, 3),)
+    assert found['shape'].choices == ('llama', 'gpt2') and found['shape'].ranges == () == found['bias'].ranges
+
+
+@pytest.mark.parametrize('numbers, inside, outside', [
+    (at_least(1), (1, 1.0, 2**70, math.inf), (0, 0.999, -math.inf, math.nan)),
+    (above(0), (5e-324, 1, math.inf), (0, -0.0, -1, math.nan)),
+    (below(1), (0.9999999999999999, 0, -math.inf), (1, 1.0, 2, math.inf, math.nan)),
+    (below(math.inf), (1.7976931348623157e308, -math.inf), (math.inf, math.nan)),
+    (between(0, 1), (0, 1, 0.5), (-5e-324, 1.0000000000000002, math.inf, math.nan))])
+def test_the_ends_of_a_range(numbers, inside, outside):
+    assert all(n in numbers for n in inside) and not any(n in numbers for n in outside)
+
+
+OUTSIDE = [
+    ('--steps 0', '--steps 0: at least 1 is needed'), ('--steps=-3', '--steps -3: at least 1 is needed'),
+    ('--batch-size 0', '--batch-size 0: at least 1 is needed'), ('--block-size 1', '--block-size 1: at least 2 is needed'),
+    ('--lr 0', '--lr 0: more than 0 and less than infinity is needed'), ('--lr inf', '--lr inf: more than 0'),
+    ('--lr nan', '--lr nan: more than 0'), ('--warmup 1.5', '--warmup 1.5: between 0 and 1 is needed'),
+    ('--warmup nan', '--warmup nan: between'), ('--beta2 1', '--beta2 1: at least 0 and less than 1 is needed'),
+    ('--widths 4 0 4', '--widths 0: at least 1 is needed'), ('--depths 1 4', '--depths 4: between 1 and 3 is needed')]
+
+
+@pytest.mark.parametrize('line, words', OUTSIDE)
+def test_numbers_out_of_range(line, words, tmp_path):
+    with pytest.raises(UserError) as e: args(line, ranged)
+    assert str(e.value).startswith(words) and '\n' not in str(e.value)
+    flag, *values = line.replace('=', ' ').split()
+    value = ', '.join(values)
+    (tmp_path/'run.toml').write_text(f"{flag[2:]} = {f'[{value}]' if len(values) > 1 else value}\n")
+    with pytest.raises(UserError) as e: args(f'--config {tmp_path}/run.toml', ranged)
+    assert str(e.value).startswith(words.partition(':')[0])
+
+
+@pytest.mark.parametrize('given, words', [
+    (dict(steps=0), '--steps 0: at least 1 is needed'), (dict(batch_size=-1), '--batch-size -1: at least 1'),
+    (dict(block_size=1), '--block-size 1: at least 2'), (dict(lr=math.nan), '--lr nan: more than 0'),
+    (dict(lr=math.inf), 'less than infinity is needed'), (dict(beta2=1.0), '--beta2 1.0: at least 0 and less than 1'),
+    (dict(widths=[3, 0]), '--widths 0: at least 1'), (dict(depths=[4]), '--depths 4: between 1 and 3 is needed')])
+def test_a_stage_called_from_python_refuses_the_same(given, words):
+    with pytest.raises(UserError) as e: ranged(**{'widths': [1]} | given)
+    assert words in str(e.value) and '\n' not in str(e.value)
+
+
+def test_numbers_in_range():
+    line = '--steps 1 --batch-size 1 --block-size 2 --lr 1e-3 --warmup 1 --beta2 0 --widths 1 2 --depths 3 --bias'
+    assert args(line, ranged) == dict(steps=1, batch_size=1, block_size=2, lr=1e-3, warmup=1.0, beta2=0.0, widths=[1, 2],
+                                      depths=[3], bias=True)
+    assert ranged(widths=[1], steps=3) == 3 == ranged(widths=None, steps=3, adapt=0, engine=object())
+    check_ranges(ranged, {}) # what is not given is not looked at
+
+
+def test_help_shows_ranges():
+    text = ' '.join(_build_parser(ranged, prog='llmbook stage').format_help().split())
+    for words in ('optimiser steps (at least 1; default: 10)', 'rows in a batch (at least 1; default: none)',
+                  'learning rate (more than 0; less than infinity; default: none)',
+                  'share of the steps (between 0 and 1; default: 0.02)', '--bias, --no-bias'): assert words in text
+    assert '--adapt' not in text and '--engine' not in text
+
+
+def test_keyword_only_parameters_are_no_flags():
+    with pytest.raises(UserError, match='unknown argument --adapt'): args('--adapt 3', ranged)
+
+
+def test_a_function_without_source_has_flags_without_help():
+    names = {}
+    exec('from llmbook.flags import at_least\nfrom typing import Annotated\ndef f(n:Annotated[int, at_least(1)]=0): ...', names)
+    assert read_flags(names['f']) == {'n': Flag(int, 0, ranges=(at_least(1),))}
+    with pytest.raises(UserError, match='--n 0: at least 1'): check_ranges(names['f'], {'n': 0})
