@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import AddedToken
 
 from llmbook.core import UserError
-from llmbook.text.batches import IGNORE, Stream, document_batches, pack, ragged_arange, split_batch, split_documents
+from llmbook.text.batches import IGNORE, Stream, document_batches, pack, _ragged_arange, split_batch, split_documents
 from llmbook.text.store import TokenStore, encode_documents, fingerprint, tokens, write_store
 from llmbook.text.bpe import BEGIN, BPE, END, PAD, as_tokenizer, count_words, save_tokenizer, train_bpe
 
@@ -56,7 +56,7 @@ def tokenizer(): return as_tokenizer(BPE(train_bpe(count_words(['the cat sat on 
 @FEW
 @given(st.lists(st.integers(0, 9), max_size=20))
 def test_places_count_from_zero(counts):
-    assert ragged_arange(np.array(counts, int)).tolist() == [i for n in counts for i in range(n)]
+    assert _ragged_arange(np.array(counts, int)).tolist() == [i for n in counts for i in range(n)]
 
 
 @FEW
