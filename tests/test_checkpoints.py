@@ -304,7 +304,7 @@ def test_other_special_tokens(tmp_path, tokenizer):
 def test_what_is_not_there(tmp_path, tokenizer):
     (tmp_path/'run/checkpoints').mkdir(parents=True); (tmp_path/'empty').mkdir()
     save_model(small(40), None, tmp_path/'mute')
-    calls = {'no such folder': lambda: model_folder(tmp_path/'no'), 'no whole checkpoint': lambda: load_model(tmp_path/'run'),
+    calls = {'no such folder': lambda: model_folder(tmp_path/'no'), 'no complete checkpoint': lambda: load_model(tmp_path/'run'),
              'no such file': lambda: load_model(tmp_path/'empty'),
              'no tokenizer': lambda: generate_text(str(tmp_path/'mute'), 'x'),
              'no trained model': lambda: book_model('nothing')}
