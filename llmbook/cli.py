@@ -17,7 +17,7 @@ VERBS = { # verb -> module, function, does it train?
     'tokenizer': ('llmbook.text.bpe', 'tokenizer', False),
     'tokens': ('llmbook.text.batches', 'tokens', False),
     'pretrain': ('llmbook.train.clm', 'pretrain', True),
-    'generate': ('llmbook.model.checkpoints', 'generate_text', False),
+    'generate': ('llmbook.model.completion', 'generate_text', False),
     'evaluate': ('llmbook.evaluation.perplexity', 'evaluate', False),
     'report': ('llmbook.evaluation.report', 'report', False),
     'env': ('llmbook.core', 'environment', False),

@@ -209,7 +209,7 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, undisturbed, capsys, file,
     capsys.readouterr()
     assert train(folder, save_every=5, keep=1) == undisturbed
     out = capsys.readouterr().out
-    assert out.count('warning') == 1 and 'step-00000010 is passed over' in out and 'goes on from step 5' in out
+    assert out.count('warning') == 1 and 'step-00000010 is skipped' in out and 'goes on from step 5' in out
     kept = folder/'checkpoints/broken-step-00000010.old1'
     assert (kept/file).read_bytes() == spoilt  # nothing was deleted
     assert names(folder) == ['broken-step-00000010.old1', 'step-00000012']
@@ -220,7 +220,7 @@ def test_all_checkpoints_broken_starts_over(tmp_path, undisturbed, capsys):
     with pytest.raises(KeyboardInterrupt): train(folder, stop=11, save_every=5)
     for p in (folder/'checkpoints').iterdir(): spoil(p/'trainer/state.safetensors', 'cut')
     assert train(folder, save_every=5) == undisturbed
-    assert capsys.readouterr().out.count('is passed over') == 2
+    assert capsys.readouterr().out.count('is skipped') == 2
 
 
 def test_sigterm_saves_and_exits_143(tmp_path, undisturbed, capsys):

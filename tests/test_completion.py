@@ -1,0 +1,66 @@
+"Completion: prompts to text, whatever special tokens a model has, and the same for the same seed."
+
+import pytest
+import torch
+
+from llmbook.core import UserError
+from llmbook.files import read_json, write_json
+from llmbook.model.completion import continue_text, generate_text, prompts_from
+from llmbook.model.generate import generate
+from llmbook.model.hf_format import save_model
+from llmbook.model.transformer import Config, Transformer
+from llmbook.text.bpe import train_tokenizer
+
+TEXTS = ['the lamp was in the mill and the boat was in the harbour. ' * 3, 'Odo went to the mill. Mira took the lamp.'] * 4
+
+
+@pytest.fixture(scope='module')
+def tokenizer(): return train_tokenizer(TEXTS, 300)
+
+
+def small(vocab_size=40): return Transformer(Config(vocab_size, 64, 2, 4, 4, 32, 48, 'llama', True), seed=0).eval()
+
+
+def test_other_special_tokens(tmp_path, tokenizer):
+    model = small(tokenizer.get_vocab_size())
+    save_model(model, tokenizer, tmp_path)
+    j, ids = read_json(tmp_path/'config.json'), tokenizer.encode('the lamp', add_special_tokens=False).ids
+    for bos, eos, start, end in ((9, 9, [9], 9), (None, None, [], None), (50256, 50256, [], None), (5, [6, 7], [5], 6)):
+        write_json(tmp_path/'config.json', j | dict(bos_token_id=bos, eos_token_id=eos))
+        wanted = tokenizer.decode(generate(model, torch.tensor([start + ids]), 20, 0, end=end)[0].tolist())
+        assert generate_text(str(tmp_path), 'the lamp', n=20, temperature=0) == [wanted]
+    write_json(tmp_path/'config.json', j | dict(bos_token_id=None))
+    with pytest.raises(UserError, match='--prompt'): generate_text(str(tmp_path), '')
+
+
+def test_same_text_for_the_same_seed_and_no_draw_from_the_training(tmp_path, tokenizer):
+    model = small(tokenizer.get_vocab_size())
+    save_model(model, tokenizer, tmp_path)
+    first = generate_text(str(tmp_path), 'the lamp', n=20, samples=2)
+    assert len(first) == 2 and first[0] != first[1]
+    assert generate_text(str(tmp_path), 'the lamp', n=20, samples=2) == first
+    assert generate_text(str(tmp_path), 'the lamp', n=20, samples=2, seed=1) != first
+    before = torch.get_rng_state()
+    text = continue_text(model, tokenizer, 'the lamp', 3, 10)
+    assert text.startswith('the lamp') and continue_text(model, tokenizer, 'the lamp', 3, 10) == text
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_mistakes_have_one_line(tmp_path, tokenizer):
+    save_model(small(40), None, tmp_path/'mute')
+    save_model(small(tokenizer.get_vocab_size()), tokenizer, tmp_path/'m')
+    calls = {'no tokenizer': lambda: generate_text(str(tmp_path/'mute'), 'x'),
+             'fills the context': lambda: generate_text(str(tmp_path/'m'), 'the lamp ' * 100),
+             '--samples 0': lambda: generate_text(str(tmp_path/'m'), 'x', samples=0)}
+    for words, call in calls.items():
+        with pytest.raises(UserError, match=words) as e: call()
+        assert '\n' not in str(e.value)
+
+
+def test_prompts_and_what_follows_are_the_text():
+    one = [{'id': 'c', 'text': 'a' * 50 + ' Odo slept in the mill . ' * 9}]
+    for documents in (one, [{'id': 'a', 'text': 'Odo  slept .'}, {'id': 'b+', 'text': 'pt in the mill'}]):
+        pairs = prompts_from(documents, words=2, most=12)
+        assert len(pairs) == 2 and all(len(start) <= 12 for start, _ in pairs)
+        assert all(any(start + rest in d['text'] for d in documents) for start, rest in pairs)
+    assert pairs == [('Odo  slept', ' .'), ('in the', ' mill')]
