@@ -15,7 +15,7 @@ VERBS = { # verb -> module, function, does it train?
     'run': ('llmbook.book', 'run', True),
     'corpus': ('llmbook.text.corpus', 'corpus', False),
     'tokenizer': ('llmbook.text.bpe', 'tokenizer', False),
-    'tokens': ('llmbook.text.batches', 'tokens', False),
+    'tokens': ('llmbook.text.store', 'tokens', False),
     'pretrain': ('llmbook.train.clm', 'pretrain', True),
     'generate': ('llmbook.model.completion', 'generate_text', False),
     'evaluate': ('llmbook.evaluation.perplexity', 'evaluate', False),

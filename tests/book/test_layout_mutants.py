@@ -55,6 +55,11 @@ def drop_outputs(root):
     notebook(root/SECOND, change)
 
 
+def lengthen(root):
+    def change(cells): cells[5:5] = [cell('x')] * 80
+    notebook(root/SECOND, change)
+
+
 def append(path, text):
     "The mutation that appends to a file, which may be new."
     def change(root):
@@ -100,6 +105,8 @@ MUTANTS = [
     ('imports_only_smaller_numbers', 'an import of itself', append(MODULE, '\nfrom .attention import attend\n')),
     ('imports_only_smaller_numbers', 'a lesson that looks ahead', add('from llmbook.book import run')),
     ('imports_only_smaller_numbers', "another chapter's checks", add('from llmbook.exercises.loop import check_1')),
+    ('modules_are_small', 'a module that grew', append(MODULE, '\n_x = 1' * 200)),
+    ('chapters_are_short', 'a chapter that grew', lengthen),
     ('unique_names', 'two chapters, one page', copy(SECOND, 'nbs/950_attention.ipynb')),
     ('unique_names', 'a chapter and a page of prose', append('nbs/attention.md', 'x')),
     ('unique_names', 'two chapters, one number', copy(SECOND, 'nbs/130_another.ipynb')),
