@@ -111,7 +111,7 @@ def _check_slices(
 ):
     "Raise `UserError` where a batch does not divide among the ranks."
     if batch_size % world:
-        raise UserError(f"{batch_size} rows a batch do not divide among {world} ranks; choose a multiple")
+        raise UserError(f"{batch_size} rows per batch do not divide among {world} ranks; choose a multiple")
 
 # %% ../../nbs/080_batches.ipynb #b91d316c
 class Stream(PackedRows):
@@ -124,7 +124,7 @@ class Stream(PackedRows):
         rank:int=0, # which slice of each global batch is ours
         world:int=1, # of how many
     ):
-        if batch_size < 1: raise UserError(f"{batch_size} rows a batch: at least 1 is needed")
+        if batch_size < 1: raise UserError(f"{batch_size} rows per batch: at least 1 is needed")
         _check_slices(batch_size, world)
         super().__init__(store, block_size)
         self.batch_size, self.seed, self.rank, self.world, self.orders = batch_size, seed, rank, world, {}
