@@ -481,10 +481,11 @@ def readme_in_sync(root, tmp):
 
 RULES = [
     one_notebook_one_module, part_folder_matches_number, no_stale_module, packages_are_bare,
-    imports_only_smaller_numbers, modules_are_small, chapters_are_short, unique_names, import_cells_hold_imports_only, no_banned_module_name, no_star_import,
-    public_names_are_documented, executed_in_order, outputs_are_small, no_javascript, no_machine_path,
-    pictures_have_alt_text, exercises_have_checks, solutions_are_folded, links_lead_somewhere, sidebar_lists_every_page,
-    nothing_unsafe, code_in_sync, notebooks_are_clean, readme_in_sync]
+    imports_only_smaller_numbers, modules_are_small, chapters_are_short, unique_names,
+    import_cells_hold_imports_only, no_banned_module_name, no_star_import, public_names_are_documented,
+    executed_in_order, outputs_are_small, no_javascript, no_machine_path, pictures_have_alt_text,
+    exercises_have_checks, solutions_are_folded, links_lead_somewhere, sidebar_lists_every_page, nothing_unsafe,
+    code_in_sync, notebooks_are_clean, readme_in_sync]
 
 
 @pytest.mark.parametrize('rule', RULES, ids=lambda rule: rule.__name__)
