@@ -46,7 +46,7 @@ def _thinned(
 def curve_part(
     rows:list[dict], # of log.jsonl, with their tokens
     name:str, # of the run
-    bounds:dict[str, float]|None=None, # lines to draw: name -> nats a token; only where the held-out text is the world's
+    bounds:dict[str, float]|None=None, # lines to draw: name -> nats per token; only where the held-out text is the world's
 )->Part: # picture
     "Training loss and held-out loss over tokens."
     fig, ax = figure(7.4, 3.4)
