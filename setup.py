@@ -15,4 +15,4 @@ setup(
     long_description=(here/'README.md').read_text('utf-8'), long_description_content_type='text/markdown',
     python_requires=f">={p['min_python']}", install_requires=p['requirements'].split('\n')[1:], extras_require=extras,
     entry_points={'console_scripts': [p['console_scripts']], 'nbdev': [f"{p['name']}={p['name']}._modidx:d"]},
-    packages=find_packages(include=['llmbook*']), package_data={'llmbook': ['assets/*/*']}, zip_safe=False)
+    packages=find_packages(include=['llmbook*']), package_data={'llmbook': ['assets/*', 'assets/*/*']}, zip_safe=False)

@@ -1,4 +1,4 @@
-"The whole book in one run, at a size of seconds: goes on after a kill, opens in transformers, reads any text."
+"The whole book in one run, at a size of seconds: resumes after a kill, opens in transformers, reads any text."
 import json
 import os
 import signal
@@ -13,6 +13,7 @@ import torch
 from llmbook import book
 from llmbook.core import UserError
 from llmbook.model.checkpoints import load_model, newest_checkpoint
+from llmbook.model.completion import continue_text, prompts_from
 from llmbook.model.generate import generate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +77,7 @@ def test_killed_before_a_marker(whole, name):
     assert (whole/name).exists() and results(whole) == was
 
 
-@pytest.mark.parametrize('step', ['collect', 'make_tokens', 'pretrain', 'finish'])
+@pytest.mark.parametrize('step', ['_collect', '_make_tokens', 'pretrain', '_finish'])
 def test_killed_after_a_step(whole, tmp_path, step, monkeypatch):
     "The work of a step is done, and the process ends there."
     out = tmp_path/'run'
@@ -148,9 +149,9 @@ def test_flags_that_cannot_be(tmp_path, flags, words):
 
 def test_openings():
     one = [{'id': 'a', 'text': 'Long ago Mira lived in the mill by the river'}, {'id': 'b+', 'text': 'der that was cut off'}]
-    assert book.prompts_from(one, words=3) == [('Long ago Mira', ' lived in the mill by the river'), ('that was cut', ' off')]
+    assert prompts_from(one, words=3) == [('Long ago Mira', ' lived in the mill by the river'), ('that was cut', ' off')]
     for text in ('word ' * 400, 'あ' * 900, 'x', ' \n ', 'a' * 500 + ' b'):
-        for start, rest in book.prompts_from([{'id': 'c', 'text': text}]): assert start + rest in text and len(start) <= 60
+        for start, rest in prompts_from([{'id': 'c', 'text': text}]): assert start + rest in text and len(start) <= 60
 
 
 def test_samples_do_not_touch_the_training(whole):
@@ -158,14 +159,14 @@ def test_samples_do_not_touch_the_training(whole):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     model.train()
-    first = book.continue_text(model, tokenizer, 'a', 3, 10)
+    first = continue_text(model, tokenizer, 'a', 3, 10)
     assert torch.equal(state, torch.get_rng_state()) and model.training
-    assert book.continue_text(model, tokenizer, 'a', 3, 10) == first
+    assert continue_text(model, tokenizer, 'a', 3, 10) == first
 
 
 def test_plan_fits_the_minutes(whole, monkeypatch):
     monkeypatch.setattr(book, 'rows_per_second', lambda *_: 40.0)
-    plan = book.plan_steps(whole/'tokens', 'nano', 10.0, False, 0)
+    plan = book._plan_steps(whole/'tokens', 'nano', 10.0, False, 0)
     assert plan['steps'] == round(0.93*600*40/16/20)*20 and plan['speed']['precision'] == 'fp32'
 
 

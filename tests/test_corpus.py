@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbook.core import UserError
-from llmbook.text.corpus import HELD_START, as_documents, corpus, docstrings, file_documents, hold_out, hub_documents
+from llmbook.text.corpus import HELD_START, _docstrings, _file_documents, as_documents, corpus, hold_out, hub_documents
 from llmbook.text.corpus import local_documents, mix, pydoc_documents, source_documents, world_documents, write_documents
 
 ROWS = [{'id': 'a', 'text': 'one\u2028two \x85 three'}, {'id': 7, 'text': 'é🙂', 'url': 'b.org'}]
@@ -33,7 +33,7 @@ def test_rows(name, content, tmp_path):
                                         ('v1.2.md.gz', gzip.compress)])
 def test_plain_text_is_one_document(name, pack, tmp_path):
     (tmp_path/name).write_bytes(pack('one\n\nzwei é\n'.encode()))
-    assert list(file_documents(tmp_path/name)) == [{'id': name, 'text': 'one\n\nzwei é\n', 'meta': {}}]
+    assert list(_file_documents(tmp_path/name)) == [{'id': name, 'text': 'one\n\nzwei é\n', 'meta': {}}]
 
 
 def test_parquet(tmp_path):
@@ -118,10 +118,10 @@ def test_world_prices_and_numbers():
 def test_documentation_is_read_without_running_it(tmp_path):
     bad = tmp_path/'bad.py'
     bad.write_text('"Doc."\nopen(__file__ + ".ran", "w")\nclass A:\n  "A."\n  def f(self): "F."\n')
-    assert docstrings(bad) == 'bad\n\nDoc.\n\nbad.A\n\nA.\n\nbad.A.f\n\nF.' and not (tmp_path/'bad.py.ran').exists()
+    assert _docstrings(bad) == 'bad\n\nDoc.\n\nbad.A\n\nA.\n\nbad.A.f\n\nF.' and not (tmp_path/'bad.py.ran').exists()
     for name, content in (('a.py', b'def ('), ('b.py', b'\xff'), ('c.py', b'\0')):
         (tmp_path/name).write_bytes(content)
-        assert docstrings(tmp_path/name) == ''
+        assert _docstrings(tmp_path/name) == ''
 
 
 def test_documentation_in_part_and_whole():

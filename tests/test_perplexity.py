@@ -65,10 +65,10 @@ def test_order_batch_and_mode_change_nothing(world):
     np.testing.assert_allclose(document_nats(model, documents[::-1], size=3)[::-1], nats, rtol=1e-6)
 
 
-@pytest.mark.parametrize('shape', ['llama', 'gpt2'])
-def test_equals_transformers(world, shape, tmp_path):
+@pytest.mark.parametrize('arch', ['llama', 'gpt2'])
+def test_equals_transformers(world, arch, tmp_path):
     from transformers import AutoModelForCausalLM
-    model = decoder(500, shape=shape, n_kv_head=2)
+    model = decoder(500, arch=arch, n_kv_head=2)
     save_model(model, world[2], tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
     nats = document_nats(model, world[4][:8])

@@ -6,7 +6,7 @@ def check_1(answer):
     "A table as comma-separated values."
     rows = [('rung', 'nats'), ('5-gram, counted', '1.25'), ('a "model"', '0.91')]
     lines = answer(Part('table', rows)).splitlines()
-    assert len(lines) == 3, "One line a row, the head first."
+    assert len(lines) == 3, "One line per row, the head first."
     assert lines[0] == 'rung,nats', "A plain cell needs no quotes."
     assert lines[1] == '"5-gram, counted",1.25', "A comma inside a cell: put the cell into quotes."
     assert lines[2] == '"a ""model""",0.91', "A quote inside a cell is doubled, and the cell put into quotes."

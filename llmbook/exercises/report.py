@@ -3,15 +3,16 @@ import math
 
 
 def check_1(answer):
-    "From nats a token to bits a byte."
-    assert not math.isclose(float(answer), 2.0 / 4, abs_tol=0.001), "That is nats a byte; a bit is ln 2 nats."
-    assert math.isclose(float(answer), 2.0 / 4 / math.log(2), abs_tol=0.005), "Nats a token, over bytes a token, over ln 2."
+    "From bits a byte and nats a token to bytes a token."
+    answer = float(answer)
+    assert not math.isclose(answer, 3.0 / 1.2, abs_tol=0.01), "Nats over bits: bring both to the same unit first."
+    assert math.isclose(answer, 3.0 / math.log(2) / 1.2, abs_tol=0.02), "How many bits does a token cost, how many a byte?"
 
 
 def check_2(answer):
     "What is missing in a config."
-    full = {'args': {'seed': 0, 'steps': 5}, 'device': 'x', 'git_commit': 'y', 'versions': {}}
+    full = {'args': {'seed': 0, 'steps': 5}, 'device': 'x', 'commit': 'y', 'versions': {}}
     assert answer(full) == [], "Nothing is missing there."
-    assert answer(full | {'git_commit': None}) == ['git_commit'], "A commit that is None is missing."
-    assert sorted(answer({'args': {'steps': 5}, 'device': 'x'})) == ['git_commit', 'seed', 'versions'], "seed stands among args."
+    assert answer(full | {'commit': None}) == ['commit'], "A commit that is None is missing."
+    assert sorted(answer({'args': {'steps': 5}, 'device': 'x'})) == ['commit', 'seed', 'versions'], "seed is among args."
     assert answer(full | {'args': {'seed': 0}}) == [], "Seed 0 is a seed."

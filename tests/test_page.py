@@ -1,0 +1,43 @@
+"The page: text from outside stays text, whatever it is, as HTML and as Markdown."
+import re
+from html.parser import HTMLParser
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmbook.evaluation.page import Part, _fenced, _plain_markdown, as_html, as_markdown
+
+
+class Page(HTMLParser):
+    "Fails where a tag does not close; remembers tags, attributes and text."
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], set(), [], []
+        self.feed(page)
+        self.close()
+        assert not self.open, self.open
+    def handle_starttag(self, tag, attributes):
+        self.handle_startendtag(tag, attributes)
+        if tag != 'meta': self.open.append(tag)
+    def handle_startendtag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes += attributes
+    def handle_endtag(self, tag): assert self.open and self.open.pop() == tag, tag
+    def handle_data(self, data): self.text.append(data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=('Cs', 'Cc')), max_size=60))
+def test_any_text_survives(text):
+    page = Page(as_html([Part('title', text), Part('text', text), Part('code', text), Part('table', [(text,), (text,)]),
+                         Part('figures', [(text, text)])]))
+    assert page.tags == set('html head meta title style body h1 p pre table tr th td ul li b'.split())
+    assert re.sub(r'\\([\\`*_\[\]<>|#&~$])', r'\1', _plain_markdown(text)) == ' '.join(text.split())
+    fence, *body, last = _fenced(text).split('\n')
+    assert last == fence and '\n'.join(body) == text and not any(line.strip().startswith(fence) for line in text.splitlines())
+
+
+def test_markdown_pictures_bring_a_ground(tmp_path):
+    parts = [Part('title', 't'), Part('picture', '<svg x="1"></svg>', 'a | b')]
+    assert '![a \\| b](report-1.svg)' in as_markdown(parts, tmp_path)
+    assert (tmp_path/'report-1.svg').read_text() == '<svg style="background:#fff" x="1"></svg>'
