@@ -9,9 +9,10 @@ __all__ = ['run']
 import shlex
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from .evaluation.perplexity import (Rung, as_ids, ladder, ngram_nats, oracle_nat
                                            world_task)
 from .evaluation.report import report
 from .files import read_json, read_jsonl, write_json
+from .flags import above, at_least, check_ranges
+from .joints import EngineOptions
 from .model.checkpoints import load_model, newest_checkpoint
 from .model.completion import continue_text, prompts_from
 from .model.transformer import Transformer, config_for
@@ -31,7 +34,7 @@ from .text.store import TokenStore, write_store
 from .train.clm import CLM, PRESETS, pretrain, validation_subset
 from .train.runs import Run
 from .train.speed import measure_speed, rows_per_second
-from .train.step import LocalEngine, Speed
+from .train.step import LocalOptions, Speed
 
 # %% ../nbs/800_book.ipynb #b3267d23
 _QUICK = dict(size='nano', stories=20_000, pydoc=1_000_000, vocab_size=1024, minutes=5.0)
@@ -43,9 +46,6 @@ def _run_scale(
     **given, # flags that were typed: minutes, size, vocab_size, stories, steps; None where they were not
 )->dict: # size, stories, pydoc, vocab_size, minutes, steps
     "What a run is to be. Raises `UserError` for what cannot be."
-    for name, value in given.items():
-        if not isinstance(value, str|None) and not value > 0:
-            raise UserError(f"--{name.replace('_', '-')} {value}: more than 0 is needed")
     if given['steps'] and given['minutes']: raise UserError("--steps and --minutes: give one of them")
     scale = dict(_FULL if full else _QUICK, steps=None)
     if given['stories']: scale['pydoc'] = round(scale['pydoc'] * (given['stories'] / scale['stories']))
@@ -115,19 +115,18 @@ def _plan_steps(
     tokens:Path, # of the run
     size:str, # of the model
     minutes:float, # that training may take
-    auto:bool, # measure what pays on this machine?
     seed:int, # of the weights
     steps:int|None=None, # a fixed number instead
-    engine:Callable=LocalEngine, # who owns the numbers
+    engine:EngineOptions=LocalOptions(), # on what it will run
 )->dict: # steps and the choice of speed
     "How many steps fit into the time, at the speed that this machine shows."
     store, rows = TokenStore(tokens), PRESETS[size][0]
     model = Transformer(config_for(size, store.meta['vocab_size']), seed)
     block_size = model.config.block_size
     batch, n = Stream(store, rows, block_size, seed)[0], torch.get_num_threads()
-    trial = engine(model, lambda step: 0.0)
+    trial = engine.build(model, lambda step: 0.0)
     chosen, rates = Speed(threads=n), {}
-    if auto: chosen, rates = measure_speed(trial, CLM(), batch, compile=minutes > 20)
+    if engine.speed == 'auto': chosen, rates = measure_speed(trial, CLM(), batch, compile=minutes > 20)
     elif not steps: rates = {'exact': rows_per_second(trial, chosen, CLM(), split_batch(batch, trial.micro)[0])}
     for name, rate in rates.items(): print(f"  {name}: {rate*block_size/1000:.1f}k tokens a second")
     if steps: print(f"  {steps:,} steps of {rows} rows, as asked")
@@ -171,16 +170,16 @@ def _report_progress(run:Path, rungs:list[Rung], tokenizer, seed:int)->Callable:
     return look
 
 # %% ../nbs/800_book.ipynb #1a3bf29c
-def _train_model(out:Path, main:str, size:str, seed:int, engine:Callable):
+def _train_model(out:Path, main:str, size:str, seed:int, engine:EngineOptions):
     "Pretrain for the planned steps, or say that it is done."
     run, plan = out/'pretrain', read_json(out/'plan.json')
     steps, newest = plan['steps'], newest_checkpoint(run)
     if newest and newest.name == f'step-{steps:08d}' and (run/'loss.png').exists(): return print('Training: done before')
     rungs = _start_rungs(out, main)
     print('Training; to be passed, in nats a token:', ', '.join(f'{r.name} {r.nats:.2f}' for r in rungs), flush=True)
-    cut = getattr(engine, 'keywords', {}).get('zero') # Muon needs whole matrices
-    pretrain(tokens=str(out/'tokens'), size=size, steps=steps, optimizer='adamw' if cut else 'muon', out=str(run), seed=seed,
-             save_every=max(50, steps//10), eval_every=max(10, steps//40), engine=partial(engine, speed=Speed(**plan['speed'])),
+    optimizer = 'adamw' if engine.zero else 'muon' # Muon needs whole matrices
+    pretrain(tokens=str(out/'tokens'), size=size, steps=steps, optimizer=optimizer, out=str(run), seed=seed,
+             save_every=max(50, steps//10), eval_every=max(10, steps//40), engine=replace(engine, speed=Speed(**plan['speed'])),
              on_eval=_report_progress(run, rungs, load_tokenizer(out/'tokenizer'), seed))
 
 # %% ../nbs/800_book.ipynb #e1466ef8
@@ -230,30 +229,31 @@ def run(
     text:str|None=None, # your own text (a file or a folder); without it, the story world and Python's documentation
     out:str='runs/book', # folder of the whole run
     full:bool=False, # the larger model and an hour of training
-    minutes:float|None=None, # of training; without it 5, 3 on your own text, 60 with --full
+    minutes:Annotated[float, above(0)]|None=None, # of training; without it 5, 3 on your own text, 60 with --full
     size:str|None=None, # nano, tiny, 124m ...; without it nano, or tiny with --full
-    vocab_size:int|None=None, # tokens of the vocabulary; without it 1024, or 2048 with --full
-    stories:int|None=None, # of the world; without it 20,000, or 120,000 with --full; Python's documentation in proportion
-    steps:int|None=None, # optimiser steps; without it, as many as fit into the minutes
+    vocab_size:Annotated[int, at_least(1)]|None=None, # tokens of the vocabulary; without it 1024, or 2048 with --full
+    stories:Annotated[int, at_least(1)]|None=None, # of the world; without it 20,000, or 120,000 with --full; Python's documentation in proportion
+    steps:Annotated[int, at_least(1)]|None=None, # optimiser steps; without it, as many as fit into the minutes
     seed:int=0, # of everything
     fresh:bool=False, # put the old folder aside and start over
-    engine:Callable=LocalEngine, # who owns the numbers
+    *,
+    engine:EngineOptions=LocalOptions(), # on what it runs
 )->Path: # the report
     "From raw text to a trained, measured model: write, tokenize, pretrain, evaluate, sample, report."
     args = {k: v for k, v in locals().items() if k != 'engine'}
+    check_ranges(run, args)
     if text and not (full or minutes or steps): minutes = 3.0
     scale = _run_scale(full, minutes=minutes, size=size, vocab_size=vocab_size, stories=stories, steps=steps)
     size, vocab_size = scale['size'], scale['vocab_size']
     if text: next(local_documents(text)) # readable at all?
     Run(out, 'run', args, fresh=fresh)
     out, (main, last) = Path(out), ('text', 'text') if text else ('world', 'pydoc')
-    auto = getattr(engine, 'keywords', {}).get('speed') == 'auto'
     _run_once(out/'text'/last/'corpus.json', 'Text', _collect, out/'text', text, scale['stories'], scale['pydoc'], seed)
     _run_once(out/'tokenizer'/'tokenizer_config.json', 'Tokenizer', _make_tokenizer, out, vocab_size)
     _run_once(out/'tokens'/'tokenizer_config.json', 'Tokens', _make_tokens, out, main, config_for(size, vocab_size).block_size)
     _run_once(out/'counted.json', 'Counting', _count, out, main)
     _run_once(out/'plan.json', 'Speed', lambda: write_json(out/'plan.json', _plan_steps(
-        out/'tokens', size, scale['minutes'], auto, seed, steps, engine)))
+        out/'tokens', size, scale['minutes'], seed, steps, engine)))
     _train_model(out, main, size, seed, engine)
     _run_once(out/'results.json', 'Evaluation', _measure, out, main)
     _run_once(out/'samples.json', 'Samples', _sample, out, 2 if text else 1, seed)
