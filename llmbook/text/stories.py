@@ -13,21 +13,21 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..core import seed_of
-from .grammar import INTRO, MORE, QUESTIONS, REPLIES, STARTS, THERE, TIMES, VERBS, WITH, _read, tell
+from .grammar import _QUESTIONS, _REPLIES, _STARTS, _VERBS, _read, tell
 from .ledger import Writer
 from .state import (COUNTS, HOME, NAMES, NEGATIVE, PLACES, POSITIVE, QUALITIES, THINGS, TRADE, TRADES,
-                                State, _said, _spaced)
+                                _INTRO, _MORE, _THERE, _TIMES, _WITH, State, _said, _spaced)
 
 # %% ../../nbs/014_stories.ipynb #7fe4419c
 _NAMED = _spaced(NAMES)
 KINDS = {  # every surface that the grammar allows, whatever the state
-    'time': _said(TIMES), 'newcomer': (*_NAMED, THERE[1]), 'intro': _said(INTRO), 'trade': _spaced(TRADES),
-    'place': _spaced(PLACES), 'with': _said(WITH), 'new quality': _spaced(QUALITIES), 'new thing': _spaced(THINGS),
-    'more': _said(MORE), 'start': (*_NAMED, ' She', ' He', *STARTS.values()), 'subject': (*_NAMED, ' she', ' he'),
-    'verb': _said(way for _, ways, _ in VERBS for way in ways), 'companion': _NAMED, 'quality': _spaced(QUALITIES),
+    'time': _said(_TIMES), 'newcomer': (*_NAMED, _THERE[1]), 'intro': _said(_INTRO), 'trade': _spaced(TRADES),
+    'place': _spaced(PLACES), 'with': _said(_WITH), 'new quality': _spaced(QUALITIES), 'new thing': _spaced(THINGS),
+    'more': _said(_MORE), 'start': (*_NAMED, ' She', ' He', *_STARTS.values()), 'subject': (*_NAMED, ' she', ' he'),
+    'verb': _said(way for _, ways, _ in _VERBS for way in ways), 'companion': _NAMED, 'quality': _spaced(QUALITIES),
     'thing': _spaced(THINGS), 'arrival': (' and met', ' and saw the', ' with the', '.'),
     'found': (' and found it.', ' in vain.'), 'mood': _spaced(POSITIVE + NEGATIVE), 'count': _spaced(COUNTS),
-    'question': tuple(QUESTIONS.values()), 'speaker': (*_NAMED, ' She', ' He'), 'answer': tuple(REPLIES.values()),
+    'question': tuple(_QUESTIONS.values()), 'speaker': (*_NAMED, ' She', ' He'), 'answer': tuple(_REPLIES.values()),
     'where': (' was in the', ' was with')}
 
 # %% ../../nbs/014_stories.ipynb #78ef666f
