@@ -30,7 +30,8 @@ def check_2(answer):
 def check_3(answer):
     "Two things change owners, the words say so, and the reader agrees."
     start = State(cast=['Mira', 'Tom', 'Nora', 'Odo'], things=['lamp', 'key', 'rope', 'bell', 'drum'])
-    start.where = dict(Mira='mill', Tom='mill', Nora='mill', Odo='barn', lamp='Mira', key='Mira', rope='Tom', bell='Nora', drum='Odo')
+    start.where = dict(Mira='mill', Tom='mill', Nora='mill', Odo='barn')
+    start.where |= dict(lamp='Mira', key='Mira', rope='Tom', bell='Nora', drum='Odo')
     start.quality = dict(lamp='red', key='small', rope='blue', bell='black', drum='white')
     start.came = dict.fromkeys(start.things)
     for seed in range(30):
