@@ -251,7 +251,6 @@ def _closing(source, s):
     source.literal('.')
     s.events.append(Event('end', who, thing, place, other, s.mood[who]))
 
-# %% ../../nbs/013_grammar.ipynb #d337450c
 def _report(source, s, moved):
     "Where a thing is, that was moved or has stayed."
     thing = _tell_thing(source, s, _untold(s, moved))
