@@ -232,7 +232,7 @@ def run(
     minutes:Annotated[float, above(0)]|None=None, # of training; without it 5, 3 on your own text, 60 with --full
     size:str|None=None, # nano, tiny, 124m ...; without it nano, or tiny with --full
     vocab_size:Annotated[int, at_least(1)]|None=None, # tokens of the vocabulary; without it 1024, or 2048 with --full
-    stories:Annotated[int, at_least(1)]|None=None, # of the world; without it 20,000, or 120,000 with --full; Python's documentation in proportion
+    stories:Annotated[int, at_least(1)]|None=None, # of the world; without it 20,000, or 120,000 with --full
     steps:Annotated[int, at_least(1)]|None=None, # optimiser steps; without it, as many as fit into the minutes
     seed:int=0, # of everything
     fresh:bool=False, # put the old folder aside and start over
