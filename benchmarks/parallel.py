@@ -125,7 +125,7 @@ class Sent(TorchDispatchMode):
 def small_limits(parameters):
     "Within it DeepSpeed's limits are the share of the model that they would be of 7 billion parameters."
     limits, stack = {k: 2*round(v*parameters/14e9) for k, v in LIMITS.items()}, ExitStack()
-    deepspeed = scale.deepspeed_module()
+    deepspeed = scale.import_deepspeed()
     def cut(*args, **flags):
         config = ds_config(*args, **flags)
         return config | {'zero_optimization': config['zero_optimization'] | limits}

@@ -1,0 +1,100 @@
+"""Shards and names: other decoders and optimisers change the layout, and all ranks read complete weights. Functions that ranks
+run are here, where a launched process finds them."""
+from dataclasses import replace
+from importlib.util import find_spec
+
+import pytest
+import torch
+from layouts import CLIP, CONFIG, LR, advance, local, off
+
+from llmbook.model.generate import generate
+from llmbook.model.transformer import Transformer
+from llmbook.scale.engine import DeepSpeedEngine
+from llmbook.scale.ranks import launch
+from llmbook.train.step import LocalEngine
+
+many = pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs the extra scale')
+SHAPES = {'untied': replace(CONFIG, tied=False), 'gpt2': replace(CONFIG, arch='gpt2', n_hidden=128)}
+
+
+def sharded(zero, config=CONFIG, **flags):
+    return DeepSpeedEngine(Transformer(config, 0), lambda step: LR, clip=CLIP, zero=zero, persist=0, **flags)
+
+
+# What ranks run
+
+def shapes(folder):
+    "On every rank: other decoders, saved before any step and after three, read by another stage."
+    out = {}
+    for (name, config), (zero, then) in zip(SHAPES.items(), ((1, 3), (3, 1)), strict=True):
+        at = folder/name
+        engine = sharded(zero, config)
+        engine.save(at/'0')
+        first = advance(engine, 3)
+        engine.save(at/'3')
+        engine.close()
+        engine = sharded(then, config)
+        engine.load(at/'3')
+        rest = advance(engine, 3)
+        engine.close()
+        engine = sharded(then, config)
+        engine.load(at/'0')
+        assert engine.steps == 0
+        out[name] = (first[0] + rest[0], first[1] + rest[1]), advance(engine, 3)
+        engine.close()
+    return out
+
+
+def written(zero):
+    "On every rank: what the model writes after two steps, and a step after that."
+    engine = sharded(zero)
+    advance(engine, 2)
+    kept = sum(p.numel() for p in engine.names)
+    with engine.full_weights(), torch.no_grad():
+        ids = generate(engine.model.eval(), torch.tensor([[3, 4, 5]]), 8, temperature=0.0)
+    return kept, ids.tolist(), advance(engine, 1)
+
+
+def muon(folder):
+    "On every rank: steps of Muon, saved after two."
+    engine = sharded(0, optimizer='muon')
+    first = advance(engine, 2)
+    engine.save(folder)
+    rest = advance(engine, 2)
+    engine.close()
+    engine = sharded(0, optimizer='muon')
+    engine.load(folder)
+    return (first[0] + rest[0], first[1] + rest[1]), rest == advance(engine, 2)
+
+
+# What comes of it
+
+@many
+def test_other_shapes_change_layout(tmp_path):
+    for name, (ours, anew) in launch(shapes, 2, tmp_path)[0].items():
+        def alone(name=name): return LocalEngine(Transformer(SHAPES[name], 0), lambda step: LR, clip=CLIP)
+        theirs = advance(alone(), 6)
+        assert off(ours, theirs)['loss'] < 1e-5 and off(anew, [values[:3] for values in theirs])['loss'] < 1e-5, name
+        engine = alone()
+        engine.load(tmp_path/name/'3')
+        assert off(advance(engine, 3), [values[3:] for values in theirs])['loss'] < 1e-5
+
+
+@many
+def test_all_ranks_may_generate_from_shards():
+    engine = local()
+    advance(engine, 2)
+    with torch.no_grad(): theirs = generate(engine.model.eval(), torch.tensor([[3, 4, 5]]), 8, temperature=0.0).tolist()
+    after = advance(engine, 1)
+    for size, ids, ours in launch(written, 2, 3):
+        assert size == 0 and ids == theirs and off(ours, after)['loss'] < 1e-5
+
+
+@many
+def test_muon_at_stage_0(tmp_path):
+    (ours, same), _ = launch(muon, 2, tmp_path)
+    engine = local(optimizer='muon')
+    assert same and off(ours, advance(engine, 4))['loss'] < 1e-5
+    engine = local(optimizer='muon')
+    engine.load(tmp_path)
+    assert off(advance(engine, 2), [values[2:] for values in ours])['loss'] < 1e-5
