@@ -145,10 +145,10 @@ def test_unrotated_layer_equals_multihead_attention(causal):
 
 
 class Cache:
-    val = ()
+    kept = ()
     def append(self, *new):
-        self.val = [torch.cat(pair, 2) for pair in zip(self.val, new)] if self.val else new
-        return self.val
+        self.kept = [torch.cat(pair, 2) for pair in zip(self.kept, new)] if self.kept else new
+        return self.kept
 
 
 @pytest.mark.parametrize('cuts', [range(11), (0, 10), (0, 4, 10), (0, 1, 8, 10)])
@@ -159,7 +159,7 @@ def test_pieces_through_a_cache_equal_the_whole(cuts, G):
     cuts = list(cuts)
     pieces = [layer(x[:, a:b], [r[a:b] for r in rotary], cache=cache) for a, b in zip(cuts, cuts[1:])]
     same(torch.cat(pieces, 1), layer(x, rotary))
-    assert cache.val[0].shape == (2, G, 10, 8)
+    assert cache.kept[0].shape == (2, G, 10, 8)
 
 
 @pytest.mark.parametrize('restart', [True, False])

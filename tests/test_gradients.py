@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from llmbook.model.gradients import Node, Scalar, descend, history, numeric_gradient
+from llmbook.model.gradients import Node, Scalar, _history, descend, numeric_gradient
 
 UNARY = [lambda x: (x * 0.1).exp(), lambda x: (x * x + 1).log(), lambda x: x.tanh(), lambda x: x.relu(), lambda x: -x,
          lambda x: (x * 0.5) ** 3, lambda x: (x * x + 2) ** -1.5, lambda x: 1 / (x * x + 2), lambda x: 3 - x,
@@ -66,8 +66,8 @@ def test_a_shared_node_is_walked_once_and_in_order():
     y = x
     for _ in range(60): y = y + y  # 2**60 ways through 61 nodes
     y.backward()
-    assert x.grad == 2.0 ** 60 and len(history(y)) == 61
-    order = history(y)
+    assert x.grad == 2.0 ** 60 and len(_history(y)) == 61
+    order = _history(y)
     assert all(order.index(p) < order.index(n) for n in order for p in n.parents)
 
 

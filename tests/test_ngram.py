@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from llmbook.core import UserError
-from llmbook.model.ngram import Ngram, keys_of, look_up, tally, uniform_nats, windows
+from llmbook.model.ngram import Ngram, _keys_of, _look_up, _tally, uniform_nats, windows
 
 V = 7
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
@@ -89,7 +89,7 @@ def test_keys_never_meet(shape):
     N = math.prod(shape)
     ids = np.stack(np.unravel_index(np.arange(N), shape), 1)
     for grams in (ids, ids + 50_000, ids * 64):
-        keys = keys_of(grams)
+        keys = _keys_of(grams)
         assert len(np.unique(keys)) == N
         upper = np.unique(keys >> np.uint64(32), return_counts=True)[1]
         assert (upper * (upper - 1) // 2).sum() < 3 * N * N / 2**33  # not much worse than chance
@@ -97,15 +97,15 @@ def test_keys_never_meet(shape):
 
 def test_tally_and_look_up():
     grams = np.random.default_rng(0).integers(5, size=(500, 3))
-    (keys, counts, contexts, total, kinds), distinct = tally(grams)
+    (keys, counts, contexts, total, kinds), distinct = _tally(grams)
     true = Counter(map(tuple, grams.tolist()))
     assert sorted(map(tuple, distinct.tolist())) == sorted(true)
-    assert look_up(keys, counts, keys_of(distinct)).tolist() == [true[tuple(g)] for g in distinct.tolist()]
-    heads = keys_of(distinct[:, :-1])
+    assert _look_up(keys, counts, _keys_of(distinct)).tolist() == [true[tuple(g)] for g in distinct.tolist()]
+    heads = _keys_of(distinct[:, :-1])
     def after(h): return [c for g, c in true.items() if g[:2] == tuple(h[:2])]
-    assert look_up(contexts, total, heads).tolist() == [sum(after(h)) for h in distinct.tolist()]
-    assert look_up(contexts, kinds, heads).tolist() == [len(after(h)) for h in distinct.tolist()]
-    assert look_up(keys, counts, keys_of(grams[:3] + 9)).tolist() == [0, 0, 0]
+    assert _look_up(contexts, total, heads).tolist() == [sum(after(h)) for h in distinct.tolist()]
+    assert _look_up(contexts, kinds, heads).tolist() == [len(after(h)) for h in distinct.tolist()]
+    assert _look_up(keys, counts, _keys_of(grams[:3] + 9)).tolist() == [0, 0, 0]
 
 
 def test_mistakes_have_one_line():

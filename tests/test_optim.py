@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from llmbook.core import generator
-from llmbook.train.optim import (AdamW, Muon, clip_grads, orthogonalise, param_groups, warmup_cosine,
+from llmbook.train.optim import (AdamW, Muon, _orthogonalise, clip_grads, param_groups, warmup_cosine,
                                  warmup_stable_decay)
 
 
@@ -131,5 +131,5 @@ def test_muon_walks_with_torchs_and_adam_beside_it():
 def test_orthogonalise_evens_the_singular_values():
     g = torch.Generator().manual_seed(1)
     for shape in ((64, 32), (32, 64), (8, 200)):
-        s = torch.linalg.svdvals(orthogonalise(torch.randn(shape, generator=g)))
+        s = torch.linalg.svdvals(_orthogonalise(torch.randn(shape, generator=g)))
         assert 0.5 < s.min() and s.max() < 1.3

@@ -10,7 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from llmbook.core import UserError
 from llmbook.model.hf_format import from_hf, hf_config, to_hf
 from llmbook.model.transformer import (
-    MLP, SIZES, Block, Config, RMSNorm, SwiGLU, Transformer, Decoder, config_for, count_parameters, init_weights,
+    MLP, SIZES, Block, Config, Decoder, RMSNorm, SwiGLU, Transformer, config_for, count_parameters, flops_per_token,
+    init_weights, token_entropy, token_log_probs,
 )
 
 BASE = dict(vocab_size=97, block_size=64, n_layer=3, n_head=4, n_kv_head=4, n_embd=32, n_hidden=88)
@@ -206,3 +207,62 @@ def test_a_block_that_writes_nothing_changes_nothing():
     block, x = Block(Config(**BASE)), torch.randn(1, 5, 32)
     for part in (block.attention.o, block.feed.down): torch.nn.init.zeros_(part.weight)
     assert torch.equal(block(x), x)
+
+
+def test_targets_are_answered_with_their_log_probabilities():
+    for name in ('llama', 'llama-untied', 'gpt2'):
+        model = model_of(name)
+        ids = ids_of(model.config)
+        with torch.no_grad(): logits, log_probs = model(ids[:, :-1]), model(ids[:, :-1], targets=ids[:, 1:])
+        want = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+        assert log_probs.shape == (2, 22) and (log_probs < 0).all()
+        torch.testing.assert_close(log_probs, want, atol=1e-6, rtol=1e-6)
+        bf16 = token_log_probs(logits.bfloat16(), ids[:, 1:])  # computed in fp32 from what is given
+        torch.testing.assert_close(bf16, logits.bfloat16().float().log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1))
+
+
+def test_ignored_targets_are_zero_and_have_no_gradient():
+    logits = torch.randn(2, 5, 11, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    targets = torch.tensor([[3, -100, 0, 10, -100], [-100] * 5])
+    log_probs = token_log_probs(logits, targets)
+    assert log_probs[targets == -100].eq(0).all() and (log_probs[targets != -100] < 0).all()
+    log_probs.sum().backward()
+    assert logits.grad[targets == -100].eq(0).all() and logits.grad[targets != -100].ne(0).any(-1).all()
+
+
+def test_entropy_is_log_v_of_uniform_logits_and_never_more():
+    for V in (2, 97, 1024):
+        torch.testing.assert_close(token_entropy(torch.full((2, 3, V), 5.0)), torch.full((2, 3), math.log(V)))
+        assert (token_entropy(torch.randn(2, 3, V)) < math.log(V)).all()
+    certain = torch.zeros(1, 1, 8)
+    certain[..., 3] = 200
+    assert token_entropy(certain).item() == 0
+    model = model_of('llama')
+    ids = ids_of(model.config)
+    log_probs, entropy = model(ids[:, :-1], targets=ids[:, 1:], entropy=True)
+    assert torch.equal(log_probs, model(ids[:, :-1], targets=ids[:, 1:]))
+    p = model(ids[:, :-1]).softmax(-1)
+    torch.testing.assert_close(entropy, -(p * p.log()).sum(-1))
+
+
+@pytest.mark.parametrize('name', ['llama-gqa', 'llama-untied', 'gpt2'])
+def test_gradients_of_log_probs_are_cross_entropys_to_the_last_bit(name):
+    model = model_of(name)
+    ids = ids_of(model.config)
+    labels = ids[:, 1:].clone()
+    labels[0, :7] = -100
+    n = labels.ne(-100).sum().item()
+    params = list(model.parameters())
+    share = -model(ids[:, :-1], targets=labels).sum() / n
+    whole = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), labels.flatten())
+    for a, b in zip(torch.autograd.grad(share, params), torch.autograd.grad(whole, params)): assert torch.equal(a, b)
+
+
+def test_flops_are_six_per_weight_that_multiplies_and_twelve_per_layer_width_and_place():
+    for name in ('llama', 'llama-untied', 'gpt2', 'gpt2-untied'):
+        model = model_of(name)
+        c, read = model.config, 0
+        if not c.tied: read += model.embed.weight.numel()  # the table is read, the head multiplies
+        if c.arch == 'gpt2': read += model.places.weight.numel()
+        for T in (16, 64):
+            assert flops_per_token(model, T) == 6 * (count_parameters(model) - read) + 12 * c.n_layer * c.n_embd * T

@@ -9,7 +9,7 @@ from llmbook.model.gradients import Scalar
 def check_1(answer):
     "Two slopes by hand."
     a, b = answer
-    assert not math.isclose(a, 5), "`a` stands in both factors: add what comes along both ways."
+    assert not math.isclose(a, 5), "`a` is in both factors: add what comes along both ways."
     assert math.isclose(a, 7), "By `a`: along the first factor the slope is a + b, along the second it is a."
     assert math.isclose(b, 2), "By `b`: only the second factor holds it, and that is multiplied by a."
 
@@ -19,7 +19,7 @@ def check_2(answer):
     for v in (-3.0, 0.0, 1.5):
         x = Scalar(v)
         y = answer(x)
-        assert isinstance(y, Scalar), "Return a Scalar, so that the walk can go on."
+        assert isinstance(y, Scalar), "Return a Scalar, so that the walk can continue."
         y.backward()
         s = 1 / (1 + math.exp(-v))
         assert math.isclose(y.value, s), f"At {v} the value is {s:.3f}, not {y.value:.3f}."
@@ -41,4 +41,4 @@ def check_4(answer):
     for text, right in (('abababab', 0.0), ('aabbaabba', 1.0), ('abacabaca', 0.5), ('éé', 0.0)):
         found = answer(text)
         assert found is not None, "Return a number."
-        assert math.isclose(found, right, abs_tol=1e-6), f"{text!r}: {right} bits a byte after the first, not {found:.3f}."
+        assert math.isclose(found, right, abs_tol=1e-6), f"{text!r}: {right} bits per byte after the first, not {found:.3f}."

@@ -35,9 +35,9 @@ def check_3(answer):
 
 
 def check_4(answer):
-    "Nats a token as bits a byte."
+    "Nats per token as bits per byte."
     for nats, n_tokens, text, right in ((math.log(2), 8, 'eight by', 1.0), (math.log(256), 3, 'the old mill', 2.0),
                                         (math.log(2), 12, 'émigré', 1.5), (2.0, 2, '日本', 2 / 3 / math.log(2))):
         found, case = answer(nats, n_tokens, text), f"{text!r}, {n_tokens} tokens at {nats:.2f} nats"
         assert found is not None, "Return a number."
-        assert math.isclose(found, right, rel_tol=1e-6), f"{case}: {right:.2f} bits a byte, not {found:.2f}."
+        assert math.isclose(found, right, rel_tol=1e-6), f"{case}: {right:.2f} bits per byte, not {found:.2f}."
