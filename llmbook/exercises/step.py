@@ -25,3 +25,21 @@ def check_2(answer):
         assert None not in found, "The metrics have no 'accuracy'."
         accuracy = sum(map(float, found))
         assert math.isclose(accuracy, 4/7, abs_tol=1e-5), f"{len(parts)} parts add up to {accuracy:.3f}, not to 4/7."
+
+
+def check_3(answer):
+    "A loss whose gradients are averaged over processes."
+    nats, counts = (6., 6., 1.), (1, 3, 4)
+    for world in (1, 2, 3):
+        shares = [float(answer(n, sum(counts[:world]), world)) for n in nats[:world]]
+        right, found = sum(nats[:world]) / sum(counts[:world]), sum(shares) / world
+        assert math.isclose(found, right, rel_tol=1e-6), f"{world} processes: the average is {found:.3f}, not {right:.3f}."
+
+
+def check_4(answer):
+    "How much a token counts in a mean of means."
+    for lengths, micro, right in (([10, 30, 60], 1, [10/3, 10/9, 5/9]), ([1, 3, 2, 2], 2, [1, 1]), ([8, 8, 1, 1], 2, [9/16, 4.5])):
+        found = answer(lengths, micro)
+        assert found is not None and len(found) == len(right), f"{lengths} in parts of {micro}: {len(right)} numbers are expected."
+        close = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(found, right))
+        assert close, f"{lengths} in parts of {micro}: not {[round(float(a), 3) for a in found]}."
