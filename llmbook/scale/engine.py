@@ -27,7 +27,9 @@ from torch import Tensor
 
 from ..core import UserError
 from ..model.transformer import Config, Transformer
-from .ranks import all_reduce_bytes, heartbeat, guarded, join_ranks, launched, leave_ranks, set_hang_timeout
+from .collectives import all_reduce_bytes
+from .guard import guarded, heartbeat, set_hang_timeout
+from .ranks import join_ranks, launched, leave_ranks
 from ..train.clm import CLM
 from ..train.step import LocalEngine, Speed, sum_counts
 from ..train.trainer_state import random_state, read_state, set_random, write_state
