@@ -1,6 +1,6 @@
-"Ranks: what the ring adds up and sends, what `launch` does, and every way in which a rank can fail; afterwards nothing is left."
-import json
+"Ranks: what `launch` promises, which functions travel, and what ends with what. `test_guard.py` has the ways to fail."
 import math
+import operator
 import os
 import pickle
 import re
@@ -14,21 +14,20 @@ from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 import torch
 import torch.distributed as dist
+from nbclient import NotebookClient
 
-from llmbook.core import UserError, generator
-from llmbook.model.transformer import Config, Transformer
+from llmbook.core import UserError
 from llmbook.scale import ranks
-from llmbook.scale.ranks import all_reduce_bytes, heartbeat, guarded, launch
-from llmbook.text.batches import IGNORE
-from llmbook.train.clm import CLM
+from llmbook.scale.ranks import launch
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE = 10 # seconds after which nothing may be left
-ranks.PRELOAD += ['pytest', 'llmbook.train.clm'] # what this module imports, so that not every rank has to
+ranks.PRELOAD += ['pytest'] # what this module imports, so that not every rank has to
 
 
 def launched_by(pid):
@@ -51,81 +50,6 @@ def failure(fn, world, *args, **how):
     with pytest.raises(RuntimeError) as caught: launch(fn, world, *args, **how)
     assert nothing_left()
     return str(caught.value)
-
-
-# The ring
-
-KINDS = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 5e-2, torch.int64: 0, torch.int32: 0, torch.uint8: 0}
-SHAPES = [(), (0,), (1,), (2,), (3,), (7,), (3, 5), (1000,)]
-
-
-def numbers(rank, kind, shape):
-    x = torch.randn(shape, generator=generator(0, 'ring', rank, shape))
-    return x.to(kind) if kind.is_floating_point else (10*x.abs()).to(kind)
-
-
-def sums():
-    "On every rank, for every kind and shape: what the two ways by hand and PyTorch make of it, and the bytes sent."
-    found = {}
-    for kind in KINDS:
-        for shape in SHAPES:
-            ring, star, torchs = (numbers(dist.get_rank(), kind, shape) for _ in range(3))
-            sent = ranks.ring_all_reduce(ring), ranks.star_all_reduce(star)
-            dist.all_reduce(torchs)
-            found[kind, shape] = ring, star, torchs, sent
-    return found
-
-
-@pytest.mark.parametrize('world', [1, 2, 3, 4])
-def test_the_ring_is_an_all_reduce(world):
-    each = launch(sums, world)
-    for (kind, shape), (ring, star, torchs, _) in each[0].items():
-        inputs = [numbers(r, kind, shape) for r in range(world)]
-        close = partial(torch.testing.assert_close, rtol=KINDS[kind], atol=KINDS[kind])
-        for found in (ring, star, torchs): close(found, sum(inputs[1:], inputs[0]))
-        if world <= 2: assert torch.equal(ring, torchs), (kind, shape) # only one order
-        n, item = inputs[0].numel(), inputs[0].element_size()
-        for rank in range(world):
-            for ours, theirs in zip(each[rank][kind, shape][:3], (ring, star, torchs)): assert torch.equal(ours, theirs)
-            sent, naive = each[rank][kind, shape][3]
-            assert abs(sent - all_reduce_bytes(n*item, world)) <= 2*(world - 1)*item
-            assert naive == n*item*(world - 1 if rank == 0 else 1)*(world > 1)
-
-
-def test_the_ring_refuses_what_it_could_not_change():
-    assert 'view' in failure(ranks.on_own, 2, ranks.ring_all_reduce, [torch.ones(4, 4).t()[1:]]*2)
-
-
-def collectives():
-    x, world = torch.arange(1, 7) * 10**dist.get_rank(), dist.get_world_size()
-    names = 'broadcast', 'reduce', 'all_reduce', 'all_gather', 'reduce_scatter', 'all_to_all', 'barrier'
-    found = {name: ranks.collective(x, name) for name in names}
-    assert torch.equal(x, torch.arange(1, 7) * 10**dist.get_rank()) and world == 3
-    return found
-
-
-def test_collectives():
-    each, rows = launch(collectives, 3), [torch.arange(1, 7) * 10**r for r in range(3)]
-    for r, found in enumerate(each):
-        assert torch.equal(found['broadcast'], rows[0]) and torch.equal(found['barrier'], rows[r])
-        assert torch.equal(found['all_reduce'], sum(rows)) and torch.equal(found['all_gather'], torch.cat(rows))
-        assert torch.equal(found['reduce_scatter'], sum(rows)[2*r:2*r + 2])
-        assert torch.equal(found['all_to_all'], torch.cat([row[2*r:2*r + 2] for row in rows]))
-    assert torch.equal(each[0]['reduce'], sum(rows))
-    assert failure(ranks.on_own, 1, ranks.collective, rows, 'all_reduced').startswith('rank 0: all_reduced: no such')
-
-
-@pytest.mark.parametrize('world', [1, 2, 3])
-def test_gradient_of_many_is_that_of_one(world):
-    model = Transformer(Config(vocab_size=40, block_size=8, n_layer=1, n_head=2, n_kv_head=2, n_embd=16, n_hidden=32), seed=0)
-    ids = torch.randint(40, (7, 9), generator=generator(0, 'ids'))
-    labels = ids[:, 1:].masked_fill(torch.arange(8) >= torch.arange(1, 8)[:, None], IGNORE) # counts of 1 to 7
-    batch = dict(ids=ids[:, :-1], labels=labels)
-    loss, _ = CLM()(model, batch, CLM().counts(batch))
-    whole = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
-    each = launch(ranks.ring_gradient, world, model, batch, CLM())
-    for l, g, _ in each:
-        assert abs(l - loss.item()) < 1e-6 and (g - whole).abs().max() < 1e-6 and torch.equal(g, each[0][1])
 
 
 # What launch promises
@@ -174,94 +98,82 @@ def test_huge_arguments_and_results():
 def test_what_cannot_be_sent_is_refused():
     for world in (0, -1):
         with pytest.raises(UserError, match=f'launch: a world of {world}; at least 1'): launch(math.sqrt, world, 1.0)
-    with pytest.raises(UserError, match='launch: <lambda> and its arguments cannot be sent'): launch(lambda: 0, 2)
     with pytest.raises(UserError, match='launch: len and its arguments cannot be sent'): launch(len, 2, (i for i in 'abc'))
+    letters = (i for i in 'abc')
+    with pytest.raises(UserError, match='launch: <lambda> and its arguments cannot be sent'): launch(lambda: list(letters), 2)
     assert launch(partial(int, base=2), 2, '101') == [5, 5]
 
 
-# Every way to fail
+# Functions that travel
 
-def wait_unless(rank, act, *args):
-    "One rank does something, the others wait for it in a collective."
-    if dist.get_rank() == rank: act(*args)
+def test_any_function_and_any_result():
+    class Mine:
+        def __init__(self): self.rank = dist.get_rank()
+    here = 3
+    def inner(n): return n + here + dist.get_rank()
+    assert launch(inner, 2, 4) == [7, 8] and launch(lambda: here, 1) == [3]
+    assert [(type(x) is Mine, x.rank) for x in launch(lambda: Mine(), 2)] == [(True, 0), (True, 1)]
+    assert [times(5) for times in launch(lambda: partial(operator.mul, dist.get_rank()), 2)] == [0, 5]
+    assert [f(5) for f in launch(lambda n: lambda x: x + n, 2, 1)] == [6, 6]
+
+
+def test_functions_of_modules_go_by_name():
+    assert len(ranks._pickle_call(asleep, 1, ())) < 100 < len(ranks._pickle_call(lambda: time.sleep(1000), 1, ()))
+
+
+def test_the_traceback_of_a_local_function_shows_its_file():
+    def inner(): raise ValueError('on purpose')
+    lines = failure(inner, 2).splitlines()
+    assert f'  File "{__file__}"' in lines[2] and lines[3] == "    def inner(): raise ValueError('on purpose')", lines
+
+
+WORK = """import time
+import torch.distributed as dist
+from llmbook.scale.ranks import launch
+
+def work(counts):
+    if dist.get_rank() == 1:
+        share = 12 / counts[1]  # the line
     dist.barrier()
+"""
+GLOBALS = """
+total, launched = [100], launch(len, 1, 'warm')
+class Mine:
+    def __init__(self):
+        total[0] += dist.get_rank()
+        self.total = total[0]
+made = launch(lambda: Mine(), 3)
+[type(x) is Mine for x in made], [x.total for x in made], total
+"""
+LINE = '", line 7, in work\n    share = 12 / counts[1]  # the line\n'
 
 
-def error(): raise ValueError('on purpose\nand more')
+def test_a_notebook(tmp_path):
+    "Globals of a cell are copies; an error of one rank shows the cell's line, and no path; all ranks end within seconds."
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (WORK, GLOBALS, 'launch(work, 3, [4, 0, 3])')])
+    client = NotebookClient(nb, timeout=90, kernel_name='python3', allow_errors=True)
+    with client.setup_kernel(env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'), cwd=str(tmp_path)):
+        for i in (0, 1): client.execute_cell(nb.cells[i], i)
+        began = time.monotonic()
+        client.execute_cell(nb.cells[2], 2)
+        seconds, left = time.monotonic() - began, launched_by(client.km.provisioner.pid)
+    [shown], [error] = nb.cells[1].outputs, nb.cells[2].outputs
+    assert shown['data']['text/plain'] == '([True, True, True], [100, 101, 102], [100])'
+    assert error.ename == 'RuntimeError' and error.evalue.startswith('rank 1: ZeroDivisionError: division by zero\n')
+    assert '  File "<cell 1>' + LINE in error.evalue and error.evalue.count('File') == error.evalue.count('rank 1') == 1
+    assert not re.search('rank [02]|ipykernel', error.evalue) and not left and seconds < DEADLINE, (error.evalue, left, seconds)
 
 
-def mistake(): raise UserError('--batch-size 3: on purpose')
+@pytest.mark.slow
+@pytest.mark.parametrize('command, file', [([sys.executable, '-c'], '<string>'), (['-m', 'IPython', '-c'], '<cell [0-9]+>')])
+def test_a_program_without_a_file(command, file):
+    process = start(*([] if command[0] == sys.executable else [sys.executable]), *command, WORK + 'launch(work, 2, [4, 0])')
+    out = ''.join(process.communicate(timeout=90))
+    assert process.returncode != 0 and re.search(f'File "{file}", line 7, in work\n', out), out
+    assert file == '<string>' or re.search(f'File "{file}{re.escape(LINE)}', out), out
 
 
-def runtime_error(): raise RuntimeError('on purpose')
-
-
-def test_an_error_while_another_is_in_a_collective():
-    text = failure(wait_unless, 3, 1, error)
-    lines = text.splitlines()
-    assert lines[0] == 'rank 1: ValueError: on purpose' and lines[2].startswith('Traceback') and text.count('rank ') == 1
-    assert [line for line in lines if 'File "' in line][0].split('"')[1] == __file__ # nothing of what started the process
-
-
-def test_a_mistake_has_no_traceback():
-    assert failure(wait_unless, 2, 0, mistake) == 'rank 0: --batch-size 3: on purpose'
-
-
-def test_an_error_that_may_be_an_echo_is_told_too():
-    assert failure(wait_unless, 2, 1, runtime_error, hang_timeout=1).startswith('rank 1: RuntimeError: on purpose\nTraceback')
-
-
-@pytest.mark.parametrize('fn', [error, runtime_error])
-def test_all_fail_at_once_and_one_speaks(fn):
-    assert re.match(r'rank \d: \w+Error: on purpose', text := failure(fn, 4)) and text.count('rank ') == 1
-
-
-@pytest.mark.parametrize('act, what', [(signal.raise_signal, signal.SIGKILL), (os._exit, 0)])
-@pytest.mark.parametrize('world', [1, 3])
-def test_gone_without_a_word(act, what, world):
-    assert failure(wait_unless, world, world - 1, act, what).startswith(f'rank {world - 1}: ended without a word')
-
-
-@pytest.mark.parametrize('code', [0, 3])
-def test_sys_exit_is_a_failure(code):
-    assert failure(wait_unless, 2, 1, sys.exit, code).startswith(f'rank 1: SystemExit: {code}')
-
-
-def asleep(): time.sleep(1000)
-
-
-def ring_with_two_missing():
-    if dist.get_rank() == 1: asleep()
-    if dist.get_rank() == 2: signal.raise_signal(signal.SIGSTOP)
-    ranks.ring_all_reduce(torch.ones(4))
-
-
-def test_a_hang_shows_the_stuck_ranks_stack():
-    "One sleeps, one cannot even answer; the two that wait in the ring are not stuck."
-    text = failure(ring_with_two_missing, 4, hang_timeout=1)
-    assert text.startswith('rank 1, 2: stuck for 1 s while rank 0 was at: ring_with_two_missing; what it was doing:\nrank 1\n')
-    frames = [line for line in text.splitlines() if 'File "' in line]
-    assert all(__file__ in line for line in frames) and 'in asleep' in frames[-1] and 'time.sleep(1000)' in text
-    assert text.endswith('\nrank 2\nno answer') and text.count('\nrank ') == 2
-
-
-def each_waits_for_the_other(): dist.recv(torch.ones(1), 1 - dist.get_rank())
-
-
-def test_a_deadlock_shows_all_stacks():
-    text = failure(each_waits_for_the_other, 2, hang_timeout=1)
-    assert text.startswith('rank 0, 1: stuck for 1 s') and text.count('in each_waits_for_the_other') == 2
-
-
-def busy():
-    "Longer than the patience, but something gets done; and a guarded block in a guarded block."
-    for i in range(6):
-        heartbeat(f'part {i}')
-        with guarded('inside'): time.sleep(0.3)
-    return True
-
-
-def test_patience_counts_from_the_last_beat(): assert launch(busy, 2, hang_timeout=1) == [True]*2
+def error(): raise ValueError('on purpose')
 
 
 class Stubborn:
@@ -292,7 +204,10 @@ def test_a_result_cut_short():
     ours, theirs = Pipe(duplex=False)
     os.write(theirs.fileno(), (1000).to_bytes(4, 'big') + pickle.dumps(('done', 'half')))
     theirs.close()
-    with pytest.raises(RuntimeError, match='rank 0: ended without a word'): ranks.collect_results([ours])
+    with pytest.raises(RuntimeError, match='rank 0: ended without a word'): ranks._collect_results([ours])
+
+
+def asleep(): time.sleep(1000)
 
 
 def test_an_interrupted_parent():
@@ -311,6 +226,7 @@ import sys, time
 from llmbook.scale.ranks import launch
 class Mine: pass
 print('once', launch(abs, 2, -5), flush=True)
+print([type(x) is Mine for x in launch(lambda x: Mine(), 2, Mine)], flush=True)
 try: launch(len, 2, Mine())
 except RuntimeError as e: print(str(e).splitlines()[0], flush=True)
 print('now', flush=True)
@@ -330,7 +246,8 @@ def test_a_killed_parent_takes_its_ranks_along(tmp_path, ready):
     script.write_text(SCRIPT)
     process = start(sys.executable, script)
     assert process.stdout.readline() == 'once [5, 5]\n'
-    assert re.match(r"rank \d: AttributeError: Can't get attribute 'Mine'", process.stdout.readline())
+    assert process.stdout.readline() == '[True, True]\n'
+    assert re.match(r"rank \d: TypeError: object of type 'Mine' has no len\(\)", process.stdout.readline())
     assert process.stdout.readline() == 'now\n'
     while len(launched_by(process.pid)) < ready: time.sleep(0.01)
     if ready == 3: time.sleep(1)
@@ -362,11 +279,3 @@ def test_as_rank(kind, code, said):
     processes = [start(sys.executable, '-c', RANKS, RANK=str(r), LOCAL_RANK=str(r), KIND=kind, **where) for r in range(2)]
     (out, err), (out1, err1) = [p.communicate(timeout=60) for p in processes]
     assert [p.returncode for p in processes] == [code, code] and (out, out1, err + err1) == ('rank 0 speaks\n', '', said)
-
-
-def test_alone_everything_does_nothing():
-    assert ranks.GUARD is None and ranks.launcher_chain() == [] and ranks.alive(os.getpid()) and not ranks.alive(2**22 + 1)
-    with guarded('nothing'): heartbeat('nothing')
-    ranks.set_hang_timeout(1)
-    ranks.leave_ranks()
-    assert json.loads(json.dumps(ranks.stack_of_main()))[0].startswith('  File')

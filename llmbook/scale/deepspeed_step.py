@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from ..core import UserError
 from ..joints import Batch, Objective
-from .ranks import heartbeat, join_ranks, launched, leave_ranks
+from .guard import heartbeat
+from .ranks import join_ranks, launched, leave_ranks
 from ..train.optim import clip_grads
 from ..train.step import Host, share_of
 

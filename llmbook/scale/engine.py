@@ -23,7 +23,8 @@ from ..joints import Batch, EngineOptions, Objective
 from ..model.transformer import Config, Transformer
 from .deepspeed_step import (HALF, DeepSpeedStep, LossScale, RankGroup, add_shares, ds_config,
                                           import_deepspeed, join, skipped_rows)
-from .ranks import guarded, heartbeat, launched, set_hang_timeout
+from .guard import guarded, heartbeat, set_hang_timeout
+from .ranks import launched
 from .shards import ShardedHost, ShardedState, fill_state
 from ..train.clm import CLM
 from ..train.step import Host, LocalEngine, LocalOptions, Speed, score_rows, share_of, sum_counts

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .deepspeed_step import LossScale, ds_config, import_deepspeed
-from .ranks import guarded
+from .guard import guarded
 from ..train.step import Host, Speed
 from ..train.trainer_state import random_state, read_state, set_random, write_state
 

@@ -6,7 +6,7 @@
 __all__ = ['zero_bytes', 'zero_sent']
 
 # %% ../../nbs/320_zero.ipynb #76f83df6
-from .ranks import all_reduce_bytes
+from .collectives import all_reduce_bytes
 
 # %% ../../nbs/320_zero.ipynb #c17e85ee
 def zero_bytes(
