@@ -6,8 +6,8 @@ def check_1(answer):
     "Bytes of two ways."
     assert None not in answer, "Two numbers are expected."
     ring, star = answer
-    assert math.isclose(ring, 1.75, abs_tol=0.005), "The ring: 14 turns, an eighth of the tensor in each."
-    assert math.isclose(star, 7, abs_tol=0.005), "Rank 0 sends the sum to each of the others."
+    assert math.isclose(ring, 4.8, abs_tol=0.005), "The ring: 8 turns, a fifth of the tensor in each."
+    assert math.isclose(star, 12, abs_tol=0.005), "Rank 0 sends the sum to each of the others."
 
 
 def check_2(answer):

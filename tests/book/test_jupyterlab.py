@@ -4,6 +4,7 @@ Needs Chromium or Chrome; none is downloaded. Pictures of the pages are kept in 
 """
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -277,3 +278,35 @@ def test_complaints(lab, browser, shots):
                   'no bar was seen moving', 'bars not at their end: [[0, 2]]',
                   '1 pictures on the page, 0 in the file, 2 before', 'a picture that does not open']
         assert len(bad) == len(wanted) and all(b.startswith(w) for b, w in zip(bad, wanted)), bad
+
+
+RANKS = ["""import torch.distributed as dist
+from llmbook.scale.ranks import launch
+
+def work(counts):
+    if dist.get_rank() == 1:
+        return 12 / counts[1]  # the line
+    dist.barrier()
+""", 'launch(work, 3, [4, 0, 3])']
+
+
+def launched_by(server):
+    "The ranks of all kernels of a server: children of a fork server."
+    family = psutil.Process(server.pid).children(recursive=True)
+    return [p for p in family if 'forkserver' in ' '.join(p.parent().cmdline()) and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_an_error_of_a_rank(lab, browser, shots):
+    "A function of a cell fails on rank 1: the page shows the cell's line, one message names the rank, and all ranks end."
+    notebook = nbformat.read(lab.root/'nbs/index.ipynb', 4)
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in RANKS]
+    nbformat.write(notebook, lab.root/'nbs/rank_error.ipynb')
+    with opened(lab, browser, 'rank_error', shots) as page:
+        _, saved = page.run(60)
+        page.shoot_all()
+        [error] = [o for o in saved.cells[1].outputs if o.output_type == 'error']
+        text = '\n'.join(page.page.locator('.jp-Notebook .jp-OutputArea-output').all_inner_texts())
+        for said in (error.evalue, text.replace('\xa0', ' ')):
+            assert 'rank 1: ZeroDivisionError: division by zero\n' in said and not re.search('rank [02]: |ipykernel_', said), said
+            assert re.search(r'File "<cell 1>", line 6, in work\n +return 12 / counts\[1\]  # the line\n', said), said
+        assert not launched_by(lab.server)
