@@ -53,7 +53,8 @@ def micro_batch_size(
     "Rows in a micro-batch, from `micro` or `accum`. Raises `UserError` if the rows do not divide."
     if accum and (batch_size % accum or micro not in (None, batch_size // accum)):
         parts = f'{accum} micro-batches' + (f' of {micro}' if micro else '')
-        raise UserError(f"--accum {accum}: {batch_size} rows per process are not {parts}; change --accum, --micro or --batch-size")
+        raise UserError(f"--accum {accum}: {batch_size} rows per process are not {parts}; "
+                        "change --accum, --micro or --batch-size")
     return batch_size // accum if accum else micro or batch_size
 
 # %% ../../nbs/210_step.ipynb #dd3d2daf
