@@ -72,7 +72,7 @@ class House:
     def leftovers(self, name): return [p.name for p in (self.folder/name).rglob('.*')]
 
 
-def resumed(out): return int(re.search(r'goes on from step (\d+)', out)[1]) if 'goes on from' in out else 0
+def resumed(out): return int(re.search(r'resuming from step (\d+)', out)[1]) if 'resuming from' in out else 0
 
 
 @pytest.fixture(scope='module')

@@ -121,7 +121,7 @@ def test_forms(cluster, form, zero):
     process.communicate()
     assert not cluster.gone(name)
     out = cluster.finish(name, form, ('--zero', zero))
-    assert resumed(out) >= SAVE and out.count('goes on from') == out.count('done; the model is') == 1, out
+    assert resumed(out) >= SAVE and out.count('resuming from') == out.count('done; the model is') == 1, out
     same_losses(losses(cluster, name), losses(cluster, 'whole'))
 
 

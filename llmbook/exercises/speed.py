@@ -6,5 +6,4 @@ def check_1(answer):
     "Model FLOPs utilisation."
     mfu = float(answer)
     assert not math.isclose(mfu, 42.24, rel_tol=0.02), "That is in percent; give a share, between 0 and 1."
-    hint = "Count forward and backward: how many operations per weight and token are they?"
-    assert math.isclose(mfu, 0.4224, rel_tol=0.02), hint
+    assert math.isclose(mfu, 0.4224, rel_tol=0.02), "How many operations per weight and token, forward and backward?"

@@ -41,7 +41,6 @@ def check_4(answer):
     cases = ([10, 30, 60], 1, [10/3, 10/9, 5/9]), ([1, 3, 2, 2], 2, [1, 1]), ([8, 8, 1, 1], 2, [9/16, 4.5])
     for lengths, micro, right in cases:
         found = answer(lengths, micro)
-        assert found is not None, "Return a list of numbers."
-        assert len(found) == len(right), f"{lengths} in parts of {micro}: {len(right)} numbers are expected."
+        assert found is not None and len(found) == len(right), f"{lengths} in parts of {micro}: return {len(right)} numbers."
         close = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(found, right))
         assert close, f"{lengths} in parts of {micro}: not {[round(float(a), 3) for a in found]}."
