@@ -1,14 +1,15 @@
 "The report: text from outside stays text, both pages carry the same figures, the same folder gives the same bytes."
 import html
 import json
-import math
 import re
 import shutil
 
 import pytest
 
 from llmbook.core import UserError
-from llmbook.evaluation.report import _thinned, log_rows, report
+from llmbook.evaluation.report import report
+from llmbook.train.loop import loss_points
+from llmbook.train.runs import read_log
 from llmbook.files import write_json, write_jsonl
 from test_page import Page
 
@@ -88,8 +89,8 @@ def test_words_for_what_is_odd(run):
 def test_a_run_that_was_killed_or_diverged(run):
     bad = '{"step": 41, "loss": NaN, "skipped": [1], "tokens": 4100, "tokens_per_s": 900, "mfu": 0.1}'
     with open(run/'log.jsonl', 'a') as f: f.write(bad + '\n{"step": 4')
-    rows = log_rows(run/'log.jsonl')
-    assert rows[-1]['step'] == 41 and [r['tokens'] for r in rows if 'val_loss' in r] == [4000]
+    rows = read_log(run/'log.jsonl')
+    assert rows[-1]['step'] == 41 and [tokens for tokens, _ in loss_points(rows)['val_loss']] == [4000]
     text, _ = pages(run)
     assert 'steps skipped' in text
     (run/'log.jsonl').write_text('')
@@ -103,10 +104,3 @@ def test_a_run_that_was_killed_or_diverged(run):
 def test_half_a_character(run):
     (run/'samples.json').write_text('[{"prompt": "", "text": "a \\ud800 b"}]')
     assert all('a ? b' in text for text in pages(run))
-
-
-def test_thinned():
-    points = [(float(x), math.sin(x)) for x in range(1234)]
-    few = _thinned(points, 100)
-    assert len(few) <= 100 and _thinned(points[:50], 100) == points[:50] and _thinned([]) == []
-    assert math.isclose(few[0][0], sum(range(13))/13)

@@ -18,12 +18,12 @@ from urllib.request import ProxyHandler, build_opener
 import nbformat
 import psutil
 import pytest
+from needs import needs
 
-sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: pip install playwright')
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-pytestmark = [pytest.mark.slow,
+pytestmark = [pytest.mark.slow, needs('playwright', 'dev'),
               pytest.mark.skipif(BROWSER is None, reason=f'no browser: none of {", ".join(BROWSERS)} is on the PATH')]
 
 SETTINGS = {  # of a reader's JupyterLab: every cell in the page, not only those in sight; no question about news
@@ -126,7 +126,8 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
     env = os.environ | dict.fromkeys(('XDG_CONFIG_HOME', 'XDG_CACHE_HOME'), str(tmp_path_factory.mktemp('browser')))
-    with sync_api.sync_playwright() as play:
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=BROWSER, args=FLAGS, env=env)
         yield browser
         browser.close()
