@@ -107,7 +107,7 @@ def plot_curve(
         ax.annotate(name, (1, nats), xycoords=('axes fraction', 'data'), ha='right', va='bottom', fontsize=9, color=colour)
     ax.set(xlabel='tokens', ylabel='nats per token', yscale='log')
     low, high = ax.get_ylim()
-    ticks = [t for t in (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20) if low <= t <= high]
+    ticks = [t for t in (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 7, 10, 20) if low <= t <= high]
     ax.set_yticks(ticks, [f'{t:g}' for t in ticks])
     ax.set_yticks([], minor=True)
     if any(points.values()): ax.legend(frameon=False)
