@@ -1,4 +1,4 @@
-"Ranks: what `launch` promises, which functions travel, and what ends with what. `test_guard.py` has the ways to fail."
+"Ranks: what `launch` promises, which functions it takes, and what ends with what. `test_guard.py` has the ways to fail."
 import math
 import operator
 import os
@@ -14,12 +14,10 @@ from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
 import torch
 import torch.distributed as dist
-from nbclient import NotebookClient
 
 from llmbook.core import UserError
 from llmbook.scale import ranks
@@ -27,7 +25,7 @@ from llmbook.scale.ranks import launch
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE = 10 # seconds after which nothing may be left
-ranks.PRELOAD += ['pytest'] # what this module imports, so that not every rank has to
+ranks.PRELOAD += ['pytest'] # what the tests of this part import, so that not every rank has to
 
 
 def launched_by(pid):
@@ -117,10 +115,6 @@ def test_any_function_and_any_result():
     assert [f(5) for f in launch(lambda n: lambda x: x + n, 2, 1)] == [6, 6]
 
 
-def test_functions_of_modules_go_by_name():
-    assert len(ranks._pickle_call(asleep, 1, ())) < 100 < len(ranks._pickle_call(lambda: time.sleep(1000), 1, ()))
-
-
 def test_the_traceback_of_a_local_function_shows_its_file():
     def inner(): raise ValueError('on purpose')
     lines = failure(inner, 2).splitlines()
@@ -150,6 +144,8 @@ LINE = '", line 7, in work\n    share = 12 / counts[1]  # the line\n'
 
 def test_a_notebook(tmp_path):
     "Globals of a cell are copies; an error of one rank shows the cell's line, and no path; all ranks end within seconds."
+    import nbformat  # here, since every rank imports this module
+    from nbclient import NotebookClient
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (WORK, GLOBALS, 'launch(work, 3, [4, 0, 3])')])
     client = NotebookClient(nb, timeout=90, kernel_name='python3', allow_errors=True)
     with client.setup_kernel(env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'), cwd=str(tmp_path)):

@@ -6,33 +6,28 @@
 __all__ = ['PRELOAD', 'launched', 'join_ranks', 'leave_ranks', 'as_rank', 'launch']
 
 # %% ../../nbs/302_ranks.ipynb #039b36b1
-import io
-import linecache
 import math
 import multiprocessing as mp
 import os
-import re
 import signal
 import socket
 import sys
 import threading
 import time
-from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import CodeType
 
-import cloudpickle
 import torch
 import torch.distributed as dist
 
 from ..core import UserError
 from .guard import GONE, abort, format_error, guarded, print_error
 from .guard import silence_watchdog, start_watchdog, stop_watchdog
+from .travel import receive, to_bytes
 
 # %% ../../nbs/302_ranks.ipynb #db71c897
 def launched()->bool: # by deepspeed, torchrun or `launch`
@@ -128,49 +123,6 @@ def as_rank(
     except BaseException as e: abort(e, debug)
     if leaving: raise leaving
 
-# %% ../../nbs/302_ranks.ipynb #d6d1bd1a
-def _neutral_name(filename:str)->str: # such as '<cell 12>'
-    "What other processes call the file that code comes from: a cell has its number, a file keeps its path."
-    ipython = sys.modules.get('IPython')
-    shell = ipython and ipython.get_ipython()
-    known = shell and shell.compile.format_code_name(filename) # such as ('Cell', 'In[12]')
-    if known: return f"<cell {re.sub('[^0-9]', '', known[1])}>"
-    return '<cell>' if 'ipykernel_' in filename and not os.path.exists(filename) else filename
-
-
-def _code_from(filename:str, make:Callable, args:tuple)->CodeType:
-    "Code that says which file it is from; cloudpickle leaves that out."
-    return make(*args).replace(co_filename=filename)
-
-
-class _Pickler(cloudpickle.Pickler):
-    "Writes code under a neutral name, and notes the lines that no file holds."
-    def __init__(self, file):
-        self.sources = {} # by neutral name: the lines
-        self.dispatch_table = ChainMap({CodeType: self.reduce_code}, cloudpickle.Pickler.dispatch_table)
-        super().__init__(file)
-
-    def reduce_code(self, code):
-        name = _neutral_name(code.co_filename)
-        if name.startswith('<'): self.sources[name] = linecache.getlines(code.co_filename)
-        make, args = cloudpickle.Pickler.dispatch_table[CodeType](code)
-        return _code_from, (name, make, args)
-
-
-def _pack(value)->bytes:
-    "A value as bytes, any function of a notebook included, with the lines of its cell."
-    file = io.BytesIO()
-    pickler = _Pickler(file)
-    pickler.dump((value, pickler.sources)) # in this order: the sources are noted while the value is written
-    return file.getvalue()
-
-
-def _receive(pipe:Connection): # what the other side has packed
-    "Read a value; the lines of its cells are kept where tracebacks look for them."
-    value, sources = pipe.recv()
-    for name, lines in sources.items(): linecache.cache[name] = sum(map(len, lines)), None, lines, name
-    return value
-
 # %% ../../nbs/302_ranks.ipynb #dd3b3ee4
 PRELOAD = ['llmbook.scale.ranks'] # imported once, before the processes part, with what it imports
 _STARTING = threading.Lock() # one thread at a time hides the script
@@ -194,7 +146,7 @@ def _sender(pipe:Connection)->Callable: # takes 'done' and a result, or 'failed'
     "Send through a pipe, one thing at a time: the watchdog may speak while a large result is on its way."
     lock = threading.Lock()
     def tell(what, value):
-        content = _pack((what, value)) # plain: tensors are copied, not shared
+        content = to_bytes((what, value)) # plain: tensors are copied, not shared
         with lock: pipe.send_bytes(content)
     return tell
 
@@ -214,7 +166,7 @@ def _worker_main(pipe:Connection, env:dict[str, str], home:str, hang_timeout:flo
     tell = _sender(pipe)
     try:
         os.chdir(home)
-        fn, args = _receive(pipe)
+        fn, args = receive(pipe)
         join_ranks(lambda text: tell('failed', text), hang_timeout)
     except BaseException as e:
         with suppress(OSError): tell('failed', f"rank {env['RANK']}: {format_error(e)}")
@@ -236,7 +188,7 @@ def _collect_results(pipes:list[Connection])->list: # what each rank returned
         if not ready: raise RuntimeError(lost)
         for pipe in ready:
             rank = rank_of[pipe]
-            try: what, value = _receive(pipe)
+            try: what, value = receive(pipe)
             except (EOFError, OSError):
                 del rank_of[pipe]
                 if rank not in results: lost = lost or f'rank {rank}: {GONE}'
@@ -251,7 +203,7 @@ def _pickle_call(fn:Callable, world:int, args:tuple)->bytes: # what every rank i
     "Pack a function and its arguments. Raises `UserError` for what cannot be sent."
     name = getattr(fn, '__name__', type(fn).__name__)
     if world < 1: raise UserError(f"launch: a world of {world}; at least 1 is needed")
-    try: return _pack((fn, args))
+    try: return to_bytes((fn, args))
     except Exception as e: raise UserError(f"launch: {name} and its arguments cannot be sent to other processes ({e})") from None
 
 # %% ../../nbs/302_ranks.ipynb #4cd1d4ad
