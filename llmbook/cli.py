@@ -27,7 +27,7 @@ VERBS = { # verb -> module, function, does it train?
 def main(
     argv:list[str]|None=None, # without the program's name; None takes the process's own
 ):
-    "Run one verb. Exit codes: 0 done, 2 something to mend, 130 interrupted, 143 ended by SIGTERM after saving."
+    "Run one verb. Exit codes: 0 done, 2 something to fix, 130 interrupted, 143 ended by SIGTERM after saving."
     from llmbook.core import UserError
     argv = [a for a in (sys.argv[1:] if argv is None else argv) if not re.match('--local[_-]rank=', a)]
     try:
@@ -39,7 +39,7 @@ def main(
         sys.exit(2)
     except KeyboardInterrupt:
         if '--debug' in argv: raise
-        print('llmbook: interrupted; the same command goes on from the newest checkpoint', file=sys.stderr)
+        print('llmbook: interrupted; the same command resumes from the newest checkpoint', file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -243,7 +243,7 @@ def _explain(error:BaseException, debug:bool)->tuple[str, int]: # the message an
     if isinstance(error, UserError):
         code, text = 2, str(error)
     elif isinstance(error, KeyboardInterrupt):
-        code, text = 130, 'interrupted; the same command goes on from the newest checkpoint'
+        code, text = 130, 'interrupted; the same command resumes from the newest checkpoint'
     else: return format_error(error), 1
     return (f'{text}\n{format_error(error)}' if debug else text), code
 
