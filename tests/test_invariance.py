@@ -95,6 +95,7 @@ def resumed(saved):
     return {world: launch(go_on, world, saved[0], chosen)[0] for world, chosen in ((1, pairs), (2, pairs), (4, few))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('world', [1, 2, 4])
 def test_change_of_layout_on_resume(alone, resumed, world):
     losses, norms = alone

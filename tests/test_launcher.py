@@ -110,8 +110,9 @@ def test_two_ranks_learn_what_one_process_learns(cluster):
     assert 'done; the model is' in out
 
 
-@pytest.mark.parametrize('form, zero', [('torchrun --module', 3), *(pytest.param(f, z, marks=pytest.mark.slow) for f, z in (
-    ('deepspeed --module', 1), ('torchrun', 0), ('deepspeed', 3), ('one process', 2)))])
+@pytest.mark.slow
+@pytest.mark.parametrize('form, zero', [('torchrun --module', 3), ('deepspeed --module', 1), ('torchrun', 0), ('deepspeed', 3),
+                                        ('one process', 2)])
 def test_forms(cluster, form, zero):
     "Each form of the command line, on the run of another form: it goes on where that was, and rank 0 alone speaks."
     name = f'{form.split()[0]}{zero}'
@@ -134,6 +135,7 @@ def test_an_error_in_one_rank_ends_all(cluster, kind, code, says):
     assert err.count('llmbook: ') == 1 and ('Traceback' in err) == (kind == 'error'), err
 
 
+@pytest.mark.slow
 def test_a_hang_is_ended_with_the_stuck_ranks_stack(cluster):
     err, out, code = cluster.broken('hang', 'hang,1,3', 15)
     assert code == 3 and re.match('llmbook: rank 1: stuck for 15 s while rank 0 was at: step 4', err), err + out
@@ -148,6 +150,7 @@ def test_a_rank_that_cannot_speak(cluster, kind, says):
     assert code != 0 and err.startswith(f'llmbook: {says}'), err + out
 
 
+@pytest.mark.slow
 def test_a_nan_of_one_rank_is_in_the_log(cluster):
     process = cluster.start('nan', FAULT='nan,1,3')
     out = process.communicate(timeout=300)[0]
@@ -157,6 +160,7 @@ def test_a_nan_of_one_rank_is_in_the_log(cluster):
     assert [r['step'] for r in skipped] == [4] and skipped[0]['skipped_ranks'] == [1] and len(skipped[0]['skipped']) == 2
 
 
+@pytest.mark.slow
 def test_a_typing_mistake_is_one_line(cluster):
     process = cluster.start('typing', flags=('--zreo', 2))
     out = process.communicate(timeout=120)[0]
