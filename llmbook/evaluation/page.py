@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files import write_text
+from ..lesson import INK
 
 # %% ../../nbs/645_page.ipynb #ade79c87
 class Part(NamedTuple):
@@ -26,14 +27,14 @@ class Part(NamedTuple):
 def svg_of(
     fig, # of matplotlib
 )->str: # SVG, the same bytes for the same figure
-    "Draw a figure as text, so that a page needs no other file; what is black takes the page's own colour."
+    "Draw a figure as text, so that a page needs no other file; words and axes take the page's own colour."
     import matplotlib.pyplot as plt
     out = io.StringIO()
     with plt.rc_context({'svg.hashsalt': 'llmbook', 'svg.fonttype': 'none'}):
         fig.savefig(out, format='svg', transparent=True, metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')))
     plt.close(fig)
     svg = out.getvalue()
-    return svg[svg.index('<svg'):].replace('#000000', 'currentColor')
+    return svg[svg.index('<svg'):].replace(INK.lower(), 'currentColor')
 
 # %% ../../nbs/645_page.ipynb #2f55266e
 def _table_html(
