@@ -83,7 +83,7 @@ def load_results(
     return dict2obj(read_json(results_path(chapter)))
 
 # %% ../nbs/004_lesson.ipynb #be218cd2
-COLOURS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#8570FF', '#2999F5', '#A3473D', '#70A333']
+COLOURS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#8570FF', '#2A97F0', '#A84A40', '#6E9F2D']
 INK = '#7A7A7A'  # of words and axes
 _STYLE = {
     'figure.facecolor': 'none', 'axes.facecolor': 'none', 'savefig.facecolor': 'none', 'legend.framealpha': 0,
