@@ -1,4 +1,4 @@
-"""AdamW and Muon on the same model, the same batches and the same schedule: nats a token on held-out stories, and time.
+"""AdamW and Muon on the same model, the same batches and the same schedule: nats per token on held-out stories, and time.
 
 python benchmarks/optimizers.py [--tokens 820000] [--lr-adamw 3e-3 6e-3] [--lr-muon 5e-3 1e-2]
 """
@@ -20,7 +20,7 @@ from llmbook.train.optim import warmup_cosine
 
 
 def train(store, val, optimizer, lr, steps, rows=16, block_size=256):
-    "Held-out nats a token after `steps`, and seconds."
+    "Held-out nats per token after `steps`, and seconds."
     model, clm = Transformer(config_for('nano', store.meta['vocab_size']), seed=0), CLM()
     engine = LocalEngine(model, warmup_cosine(lr, steps, round(0.02*steps)), optimizer=optimizer)
     stream, began = Stream(store, rows, block_size, 0), time.perf_counter()
@@ -43,9 +43,9 @@ def main():
         print({k: round(v, 3) for k, v in bounds.items()}, flush=True)
         for optimizer, lr in [('adamw', lr) for lr in args.lr_adamw] + [('muon', lr) for lr in args.lr_muon]:
             loss, seconds = train(store, list(document_batches(ids, 256)), optimizer, lr, round(args.tokens / 4096))
-            way = (bounds['blind bound'] - loss) / (bounds['blind bound'] - bounds['exact floor'])
+            way = (bounds['unigram by kind'] - loss) / (bounds['unigram by kind'] - bounds['exact floor'])
             out.append(dict(optimizer=optimizer, lr=lr, loss=loss, closed=way, seconds=seconds))
-            print(f"{optimizer:6} lr {lr:g}: {loss:.3f} nats a token, {way:.0%} of the way, {seconds:.0f} s", flush=True)
+            print(f"{optimizer:6} lr {lr:g}: {loss:.3f} nats per token, {way:.0%} of the way, {seconds:.0f} s", flush=True)
     where = environment()
     print(json.dumps({'tokens': args.tokens, 'device': where['device'], 'commit': where['commit'], 'rows': out}))
 

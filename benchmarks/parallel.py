@@ -137,7 +137,7 @@ def small_limits(parameters):
 
 
 def train(engine, config, rows=2):
-    "One step of a few rows a rank."
+    "One step of a few rows per rank."
     ids = torch.randint(config.vocab_size, (rows, config.block_size + 1), generator=generator(0, engine.rank))
     engine.step(dict(ids=ids[:, :-1], labels=ids[:, 1:], rows=torch.arange(rows)), CLM())
 
@@ -191,7 +191,7 @@ def table(ranks, layers):
     "All rows, printed and saved."
     config = Config(n_layer=layers, **SHAPE)
     parameters, rows = count_parameters(Transformer(config)), []
-    print(f'{parameters:,} parameters on {ranks} ranks; millions of bytes a rank')
+    print(f'{parameters:,} parameters on {ranks} ranks; millions of bytes per rank')
     print(f"{'':43}{'memory':>8}{'formula':>8}{'states':>8}{'sent':>8}{'formula':>8}{'loopback':>9}")
     for zero, offload, precision, small in ROWS:
         r = row(config, parameters, ranks, zero, offload, precision, small)

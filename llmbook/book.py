@@ -105,7 +105,7 @@ def _make_tokens(out:Path, main:str, block_size:int):
     splits = {'train': [d for documents in _read_back(out/'text').values() for d in documents],
               'val': _read_back(out/'text', val=True)[main]}
     for name, c in write_store(out/'tokens', splits, tokenizer).items():
-        print(f"  {name}: {c['tokens']:,} tokens, {c['bytes']/c['tokens']:.2f} bytes a token")
+        print(f"  {name}: {c['tokens']:,} tokens, {c['bytes']/c['tokens']:.2f} bytes per token")
     try: PackedRows(TokenStore(out/'tokens'), block_size)
     except UserError as e: raise UserError(f"{e}, with --fresh") from None
     save_tokenizer(tokenizer, out/'tokens')
@@ -128,7 +128,7 @@ def _plan_steps(
     chosen, rates = Speed(threads=n), {}
     if engine.speed == 'auto': chosen, rates = measure_speed(trial, CLM(), batch, compile=minutes > 20)
     elif not steps: rates = {'exact': rows_per_second(trial, chosen, CLM(), split_batch(batch, trial.micro)[0])}
-    for name, rate in rates.items(): print(f"  {name}: {rate*block_size/1000:.1f}k tokens a second")
+    for name, rate in rates.items(): print(f"  {name}: {rate*block_size/1000:.1f}k tokens per second")
     if steps: print(f"  {steps:,} steps of {rows} rows, as asked")
     else:
         steps = max(100, round(0.93 * minutes * 60 * max(rates.values()) / rows / 20) * 20)
@@ -150,7 +150,7 @@ def _start_rungs(out:Path, main:str)->list[Rung]:
     val = _read_back(out/'text', val=True)[main]
     seen = validation_subset(as_ids(load_tokenizer(out/'tokenizer'), val))
     costs = {name: nats[len(val):] for name, nats in read_json(out/'counted.json').items()}
-    if main == 'world': costs['blind bound'] = oracle_nats(val[:len(seen)])['blind bound']
+    if main == 'world': costs['unigram by kind'] = oracle_nats(val[:len(seen)])['unigram by kind']
     return ladder(costs, seen)
 
 # %% ../nbs/800_book.ipynb #9c873c6c
@@ -162,7 +162,7 @@ def _report_progress(run:Path, rungs:list[Rung], tokenizer, seed:int)->Callable:
         passed = {name for r in read_jsonl(log) for name in r.get('rung', '').split(', ')} if log.exists() else set()
         new = [r for r in rungs if row['val_loss'] < r.nats and r.name not in passed]
         names = ', '.join(f'{r.name} ({r.nats:.2f})' for r in new)
-        say(f"step {step}: held out {row['val_loss']:.3f} nats a token" + (f'; passed {names}' if new else ''))
+        say(f"step {step}: held out {row['val_loss']:.3f} nats per token" + (f'; passed {names}' if new else ''))
         if new or step - shown >= 200:
             shown = step
             say('  it writes: ' + ' '.join(continue_text(decoder, tokenizer, '', seed, 60).split())[:240])
@@ -176,7 +176,7 @@ def _train_model(out:Path, main:str, size:str, seed:int, engine:EngineOptions):
     steps, newest = plan['steps'], newest_checkpoint(run)
     if newest and newest.name == f'step-{steps:08d}' and (run/'loss.png').exists(): return print('Training: done before')
     rungs = _start_rungs(out, main)
-    print('Training; to be passed, in nats a token:', ', '.join(f'{r.name} {r.nats:.2f}' for r in rungs), flush=True)
+    print('Training; to be passed, in nats per token:', ', '.join(f'{r.name} {r.nats:.2f}' for r in rungs), flush=True)
     optimizer = 'adamw' if engine.zero else 'muon' # Muon needs whole matrices
     pretrain(tokens=str(out/'tokens'), size=size, steps=steps, optimizer=optimizer, out=str(run), seed=seed,
              save_every=max(50, steps//10), eval_every=max(10, steps//40), engine=replace(engine, speed=Speed(**plan['speed'])),

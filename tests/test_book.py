@@ -45,7 +45,7 @@ def test_report_has_every_section(whole):
     text = (whole/'report.md').read_text()
     for section in ('What was read', 'What was kept, as tokens', 'Training: pretrain', 'Settings: pretrain', 'The ladder: world',
                     'Held-out real text', 'Samples', 'How to go on'): assert f'## {section}' in text, section
-    assert all(f'| {rung} |' in text for rung in ('uniform', 'unigram', '5-gram', 'blind bound', 'model', 'exact floor'))
+    assert all(f'| {rung} |' in text for rung in ('uniform', 'unigram', '5-gram', 'unigram by kind', 'model', 'exact floor'))
     assert (whole/'report.html').exists() and 'commit' in text
     tasks, samples = results(whole)
     assert not tasks['tasks']['world']['under_floor'] and tasks['tasks']['pydoc']['bits_per_byte'] > 0

@@ -55,7 +55,7 @@ def edges():
     "On every rank and at every stage: measurements and steps that have something odd about them."
     out = {}
     for zero in STAGES:
-        engine, found = sharded(zero, micro=3), {} # 4 rows a rank: micro-batches of 3 and 1
+        engine, found = sharded(zero, micro=3), {} # 4 rows per rank: micro-batches of 3 and 1
         stream = Uneven(engine.rank, engine.world)
         found['val'] = {n: engine.evaluate(val(n), Two()) for n in (0, 1, 3)} # before the first step
         found['steps'] = [engine.step(stream[t], Two()) for t in range(2)]

@@ -91,7 +91,7 @@ def test_rate_equals_bootstrap():
 
 
 def test_bits_do_not_depend_on_the_tokenizer():
-    "The same distribution over texts, cut in two ways, costs the same bits a byte."
+    "The same distribution over texts, cut in two ways, costs the same bits per byte."
     assert bits_per_byte(np.array([8, 16]) * math.log(2), ['abcd', 'éfghij']).mean == pytest.approx(24 / 11)
 
 
@@ -99,7 +99,7 @@ def test_nobody_passes_the_floor(world):
     train, val, tokenizer, seen, ids = world
     floor, sizes = oracle_nats(val)['exact floor'], questions(ids)
     costs = {n: Ngram(n, 500).fit(seen).nats(ids) for n in (1, 3, 5, 8)}
-    costs |= {'blind': oracle_nats(val)['blind bound'], 'model': document_nats(decoder(500), ids)}
+    costs |= {'blind': oracle_nats(val)['unigram by kind'], 'model': document_nats(decoder(500), ids)}
     for name, nats in costs.items():
         above = rate(nats - floor, sizes)
         assert above.mean > 3 * above.error, name
@@ -127,8 +127,8 @@ def test_alarm(world):
 def test_closed_and_ladder(world):
     ids = world[4]
     costs = oracle_nats(world[1])
-    half = (costs['blind bound'] + costs['exact floor']) / 2
-    for model, share in ((costs['blind bound'], 0), (half, 0.5), (costs['exact floor'], 1)):
+    half = (costs['unigram by kind'] + costs['exact floor']) / 2
+    for model, share in ((costs['unigram by kind'], 0), (half, 0.5), (costs['exact floor'], 1)):
         assert gap_closed(ladder(costs | {'model': model}, ids)) == pytest.approx(share)
 
 

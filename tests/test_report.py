@@ -23,7 +23,7 @@ def run(tmp_path):
                                           device='a <laptop>', commit='0123abcd', versions={'torch': '2.13'}))
     log = [dict(step=s, loss=1 + 5/s, tokens=100*s, tokens_per_s=1000 + s, mfu=0.5) for s in range(1, 41)]
     write_jsonl(folder/'log.jsonl', [*log, dict(step=40, val_loss=1.2, rung='uniform, unigram')])
-    costs = (('uniform', 6.931, 0), ('blind bound', 1.259, 0.004), ('model', 0.912, 0.007), ('exact floor', 0.579, 0.003),
+    costs = (('uniform', 6.931, 0), ('unigram by kind', 1.259, 0.004), ('model', 0.912, 0.007), ('exact floor', 0.579, 0.003),
              ('$odd | <b>', 3.217, 0.001))
     world = dict(ladder=[dict(name=n, nats=v, error=e) for n, v, e in costs], documents=500, tokens=58328, gap_closed=0.512,
                  above_floor=0.333, above_floor_error=0.009, under_floor=False)
@@ -79,7 +79,7 @@ def test_same_folder_same_bytes(run):
 
 def test_words_for_what_is_odd(run):
     results = json.loads((run/'results.json').read_text())
-    for change, words in (({'gap_closed': -1.3}, 'has not reached the blind bound'),
+    for change, words in (({'gap_closed': -1.3}, 'has not reached the unigram by kind'),
                           ({'under_floor': True}, 'no honest model is')):
         write_json(run/'results.json', {'tasks': {'world': results['tasks']['world'] | change}})
         text, _ = pages(run)

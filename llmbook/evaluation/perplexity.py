@@ -98,7 +98,7 @@ def oracle_nats(
     stories:list[dict], # documents of the world, with their log p
 )->dict[str, np.ndarray]: # rung -> nats of every document
     "The rungs of a made world: the oracle that knows the grammar, and the one that also knows the state."
-    return {'blind bound': -np.array([d['meta']['blind'] for d in stories]),
+    return {'unigram by kind': -np.array([d['meta']['blind'] for d in stories]),
             'exact floor': -np.array([d['meta']['logp'] for d in stories])}
 
 # %% ../../nbs/600_perplexity.ipynb #b7d1631c
@@ -109,7 +109,7 @@ class Rung(NamedTuple):
     error: float # standard error of it
 
 
-_RUNGS = ('uniform', 'unigram', '5-gram', 'blind bound', 'model', 'exact floor')
+_RUNGS = ('uniform', 'unigram', '5-gram', 'unigram by kind', 'model', 'exact floor')
 
 
 def ladder(
@@ -122,10 +122,10 @@ def ladder(
 # %% ../../nbs/600_perplexity.ipynb #60a50c79
 def gap_closed(
     rungs:list[Rung], # of a ladder with a model in it
-)->float: # 0 at the blind bound, 1 at the exact floor
-    "How much of the way from the blind bound to the floor the model has gone."
+)->float: # 0 at the unigram by kind, 1 at the exact floor
+    "How much of the way from the unigram by kind to the floor the model has gone."
     at = {r.name: r.nats for r in rungs}
-    return (at['blind bound'] - at['model']) / (at['blind bound'] - at['exact floor'])
+    return (at['unigram by kind'] - at['model']) / (at['unigram by kind'] - at['exact floor'])
 
 # %% ../../nbs/600_perplexity.ipynb #d9d64c79
 def world_task(
@@ -187,13 +187,13 @@ def print_task(
     "A few lines for a terminal."
     f = figures
     print(f"{name}: {f['tokens']:,} tokens of {f['documents']:,} held-out documents")
-    for r in f.get('ladder', ()): print(f"  {r['name']:12} {r['nats']:6.3f} nats a token{plus_minus(r['error'])}")
+    for r in f.get('ladder', ()): print(f"  {r['name']:15} {r['nats']:6.3f} nats per token{plus_minus(r['error'])}")
     if 'gap_closed' in f:
-        way = 'not past the blind bound'
-        if f['gap_closed'] > 0: way = f"{f['gap_closed']:.0%} of the way from the blind bound to the floor"
+        way = 'not past the unigram by kind'
+        if f['gap_closed'] > 0: way = f"{f['gap_closed']:.0%} of the way from the unigram by kind to the floor"
         print(f"  {way}; {f['above_floor']:.3f} ± {f['above_floor_error']:.3f} above the floor")
     if f.get('under_floor'): print("  warning: under the floor; these stories, or parts of them, were in the training text")
-    if 'bits_per_byte' in f: print(f"  {f['bits_per_byte']:.3f} bits ({f['nats_per_byte']:.3f} nats) a byte"
+    if 'bits_per_byte' in f: print(f"  {f['bits_per_byte']:.3f} bits ({f['nats_per_byte']:.3f} nats) per byte"
                                    f"{plus_minus(f['bits_per_byte_error'])}")
 
 # %% ../../nbs/600_perplexity.ipynb #68f20eec

@@ -29,7 +29,7 @@ def _curve_part(
     "Training loss and held-out loss over tokens."
     fig, ax = figure(7.4, 3.4)
     plot_curve(ax, rows, bounds)
-    note = f"{name}: loss over tokens, nats a token"
+    note = f"{name}: loss over tokens, nats per token"
     for key, words in (('loss', 'the last training batch'), ('val_loss', 'held out')):
         known = [r[key] for r in rows if key in r and math.isfinite(r[key])]
         if known: note += f'; {words} {known[-1]:.2f}'
@@ -42,14 +42,14 @@ def _ladder_words(
     "What the ladder says."
     words = f"Measured on {task['documents']:,} held-out documents ({task['tokens']:,} tokens)."
     if 'gap_closed' not in task: return words
-    above = f"{task['above_floor']:.3f} ± {task['above_floor_error']:.3f} nats a token"
+    above = f"{task['above_floor']:.3f} ± {task['above_floor_error']:.3f} nats per token"
     if task.get('under_floor'):
         return (f"{words} The model is under the exact floor ({above}): no honest model is. "
                 "Look for held-out text in what it was trained on.")
-    way = "The model has not reached the blind bound yet"
+    way = "The model has not reached the unigram by kind yet"
     if task['gap_closed'] > 0:
-        way = f"The model has gone {task['gap_closed']:.0%} of the way from the blind bound to the exact floor"
-    return (f"{words} The blind bound knows the grammar but does not follow the story; no honest model passes the exact floor. "
+        way = f"The model has gone {task['gap_closed']:.0%} of the way from the unigram by kind to the exact floor"
+    return (f"{words} The unigram by kind knows the grammar but does not follow the story; no honest model passes the exact floor. "
             f"{way}. It stands {above} above the floor (paired, one standard error).")
 
 # %% ../../nbs/650_report.ipynb #64fff217
@@ -63,7 +63,7 @@ def _ladder_bars(
     ax.barh(names, nats, color=[COLOURS[1] if name == 'model' else COLOURS[0] for name in names])
     for i, n in enumerate(nats):
         ax.annotate(f'{n:.2f}', (n, i), (4, 0), textcoords='offset points', va='center', fontsize=9)
-    ax.set(xlabel='nats a token, held out')
+    ax.set(xlabel='nats per token, held out')
     return fig
 
 # %% ../../nbs/650_report.ipynb #e76802a5
@@ -72,9 +72,9 @@ def _ladder_parts(
 )->list[Part]: # words, table and picture
     "The ladder as words, as a table and as bars."
     rungs = [r for r in task['ladder'] if math.isfinite(r['nats'])]
-    rows = [('rung', 'nats a token', 'standard error')]
+    rows = [('rung', 'nats per token', 'standard error')]
     rows += [(r['name'], f"{r['nats']:.3f}", plus_minus(r['error'])[3:] or 'not known') for r in rungs]
-    note = 'The ladder, nats a token: ' + ', '.join(f"{r['name']} {r['nats']:.2f}" for r in rungs) + '.'
+    note = 'The ladder, nats per token: ' + ', '.join(f"{r['name']} {r['nats']:.2f}" for r in rungs) + '.'
     return [Part('text', _ladder_words(task)), Part('table', rows), Part('picture', svg_of(_ladder_bars(rungs)), note)]
 
 # %% ../../nbs/650_report.ipynb #6a40ee09
@@ -100,7 +100,7 @@ def _run_facts(
              ('steps', f"{train[-1]['step']:,}"), ('steps skipped', sum('skipped' in r for r in train)),
              ('tokens', f"{train[-1]['tokens']:,}"),
              ('time in steps', f'about {seconds/60:.1f} minutes'),
-             ('tokens a second, median', f"{median_high([r['tokens_per_s'] for r in train]):,.0f}"),
+             ('tokens per second, median', f"{median_high([r['tokens_per_s'] for r in train]):,.0f}"),
              ("share of the machine's matrix-product speed", shares and f'{median_high(shares):.0%}'),
              ('speed', ', '.join(f'{k} {v}' for k, v in config.get('speed', {}).items())),
              ('device', config.get('device')), ('cores', config.get('cores')),
@@ -136,7 +136,7 @@ def _text_parts(
     for p in sorted(folder.glob('**/tokens.json')):
         rows = [(name, f"{split['documents']:,}", f"{split['tokens']:,}", f"{split['bytes']/split['tokens']:.2f}")
                 for name, split in read_json(p)['splits'].items()]
-        head = ('part', 'documents', 'tokens', 'bytes a token')
+        head = ('part', 'documents', 'tokens', 'bytes per token')
         parts += [Part('heading', 'What was kept, as tokens'), Part('table', [head, *rows])]
     return parts
 
@@ -151,7 +151,7 @@ def _task_parts(
     rows = [(name, f"{task['bits_per_byte']:.3f}{plus_minus(task['bits_per_byte_error'])}", f"{task['nats_per_byte']:.3f}",
              f"{task['nats_per_token']:.3f}", f"{task['bytes']:,}") for name, task in tasks.items() if 'bits_per_byte' in task]
     if not rows: return parts
-    head = ('text', 'bits a byte', 'nats a byte', 'nats a token', 'bytes')
+    head = ('text', 'bits per byte', 'nats per byte', 'nats per token', 'bytes')
     return parts + [Part('heading', 'Held-out real text'), Part('table', [head, *rows])]
 
 # %% ../../nbs/650_report.ipynb #d2576fc6
@@ -171,15 +171,15 @@ def _at_a_glance(
     logs:list[Path], # log.jsonl of every run
 )->list[Part]: # figures, where there are any
     "The few figures that most readers come for."
-    found = [(f"{task['gap_closed']:.0%}", 'of the way from the blind bound to the exact floor')
+    found = [(f"{task['gap_closed']:.0%}", 'of the way from the unigram by kind to the exact floor')
              for task in tasks.values() if task.get('gap_closed', 0) > 0]
-    found += [(f"{task['bits_per_byte']:.2f}", f'bits a byte on held-out {name}')
+    found += [(f"{task['bits_per_byte']:.2f}", f'bits per byte on held-out {name}')
               for name, task in tasks.items() if 'bits_per_byte' in task]
     for path in logs:
         train = [r for r in read_log(path) if 'loss' in r]
         if not train: continue
         speed = median_high([r['tokens_per_s'] for r in train])
-        found += [(f"{train[-1]['tokens']/1e6:.1f} M", 'tokens trained on'), (f'{speed/1000:.1f}k', 'tokens a second')]
+        found += [(f"{train[-1]['tokens']/1e6:.1f} M", 'tokens trained on'), (f'{speed/1000:.1f}k', 'tokens per second')]
     return [Part('figures', found)] if found else []
 
 # %% ../../nbs/650_report.ipynb #075512b3
@@ -191,7 +191,7 @@ def _folder_parts(
     tasks = read_json(results)['tasks'] if results.exists() else {}
     parts = _at_a_glance(tasks, logs) + _text_parts(folder)
     known = tasks.get('world', {}).get('ladder', [])
-    bounds = {r['name']: r['nats'] for r in known if r['name'] in ('blind bound', 'exact floor')}
+    bounds = {r['name']: r['nats'] for r in known if r['name'] in ('unigram by kind', 'exact floor')}
     for p in logs: parts += _run_parts(p.parent, bounds)
     parts += _task_parts(tasks)
     for p in sorted(folder.glob('**/samples.json')): parts += _sample_parts(read_json(p))

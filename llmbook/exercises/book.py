@@ -6,7 +6,7 @@ from pathlib import Path
 def check_1(answer):
     "Steps that fit into a time."
     assert not abs(float(answer) - 1200) < 1, "Some of the time is kept back: 0.93 of it is for steps."
-    assert abs(float(answer) - 1116) < 11, "Seconds times rows a second, over rows a batch, times 0.93."
+    assert abs(float(answer) - 1116) < 11, "Seconds times rows per second, over rows a batch, times 0.93."
 
 
 def check_2(answer):

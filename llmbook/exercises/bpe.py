@@ -33,10 +33,10 @@ def check_3(answer):
 
 
 def check_4(answer):
-    "(texts, n): n merges are just enough for two bytes a token."
+    "(texts, n): n merges are just enough for two bytes per token."
     texts, n = list(answer[0]), answer[1]
     assert sum(len(t.encode()) for t in texts) >= 10_000, "Give at least 10,000 bytes of text, as a list of strings."
     merges = train_bpe(count_words(texts), n)
     enough, less = (bytes_per_token(as_tokenizer(BPE(merges[:k])), texts) for k in (n, max(0, n - 1)))
-    assert enough >= 2, f"{n} merges give {enough:.2f} bytes a token."
-    assert less < 2, f"Fewer would do: {n - 1} merges already give {less:.2f} bytes a token."
+    assert enough >= 2, f"{n} merges give {enough:.2f} bytes per token."
+    assert less < 2, f"Fewer would do: {n - 1} merges already give {less:.2f} bytes per token."

@@ -11,7 +11,7 @@ from llmbook.text.batches import sliding_windows
 def check_1(answer):
     "Bits a byte from a perplexity."
     answer = float(answer)
-    assert not math.isclose(answer, math.log2(32), abs_tol=0.01), "That is bits a token; a token has four bytes."
+    assert not math.isclose(answer, math.log2(32), abs_tol=0.01), "That is bits per token; a token has four bytes."
     assert not math.isclose(answer, math.log(32) / 4, abs_tol=0.01), "Those are nats; a bit is 0.69 of them."
     assert math.isclose(answer, 1.25, abs_tol=0.005), "Bits a token first: how many doublings make 32?"
 
@@ -49,4 +49,4 @@ def check_4(answer):
         right = bits_per_byte(Ngram(n, 264).fit(ids(train)).nats(ids(val)), val).mean
         found = answer(train, val, n)
         assert found is not None, "Return a number."
-        assert math.isclose(found, right, rel_tol=1e-6), f"n={n}: {right:.3f} bits a byte, not {found:.3f}."
+        assert math.isclose(found, right, rel_tol=1e-6), f"n={n}: {right:.3f} bits per byte, not {found:.3f}."

@@ -3,7 +3,7 @@ import math
 
 
 def check_1(answer):
-    "From bits a byte and nats a token to bytes a token."
+    "From bits per byte and nats per token to bytes per token."
     answer = float(answer)
     assert not math.isclose(answer, 3.0 / 1.2, abs_tol=0.01), "Nats over bits: bring both to the same unit first."
     assert math.isclose(answer, 3.0 / math.log(2) / 1.2, abs_tol=0.02), "How many bits does a token cost, how many a byte?"

@@ -6,7 +6,7 @@ def check_1(answer):
     "Gigabytes a rank keeps."
     assert not math.isclose(float(answer), 208/16, rel_tol=0.01), "That is stage 3; at stage 2 every rank has all weights."
     assert not math.isclose(float(answer), 71.5, rel_tol=0.01), "bf16 weights take two bytes, and so do their gradients."
-    assert math.isclose(float(answer), 37.375, rel_tol=0.01), "Two bytes a weight are complete, fourteen are divided by sixteen."
+    assert math.isclose(float(answer), 37.375, rel_tol=0.01), "Two bytes per weight are complete, fourteen are divided by sixteen."
 
 
 def check_2(answer):

@@ -285,6 +285,6 @@ def tokenizer(
     learnt = train_tokenizer(read(), vocab_size)
     sizes, size = [len(t.encode()) for t in read()], learnt.get_vocab_size()
     print(f"{sum(sizes):,} bytes in {len(sizes):,} documents: {size - FIRST_MERGE:,} merges, "
-          f"{bytes_per_token(learnt, read()):.2f} bytes a token")
+          f"{bytes_per_token(learnt, read()):.2f} bytes per token")
     if size < vocab_size: print(f"no pair is left that occurs twice: the vocabulary is {size:,}, not {vocab_size:,}")
     return save_tokenizer(learnt, out)
