@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from .core import UserError, rank_zero_first
-from .evaluation.perplexity import (Rung, as_ids, ladder, ngram_nats, oracle_nats, print_task, text_task,
-                                           world_task)
+from .evaluation.measure import print_task, text_task, world_task
+from .evaluation.perplexity import Rung, as_ids, ladder, ngram_nats, oracle_nats
 from .evaluation.report import report
 from .files import read_json, read_jsonl, write_json
 from .flags import above, at_least, check_ranges

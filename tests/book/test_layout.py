@@ -27,7 +27,7 @@ BY_HAND = {'__init__.py', '_modidx.py', 'cli.py', '__main__.py'}  # modules that
 EARLY = {'joints': 3, 'flags': 3, 'progress': 3}  # written by hand too, with the number that they count as
 EXERCISES = 'exercises'  # the folder of the checks, written by hand
 MACHINERY = {'core', 'files', 'lesson', 'pipeline', 'store', 'hf_format', 'completion', 'trainer_state', 'speed', 'runs',
-             'guard', 'travel', 'shards', 'page'}  # chapters about engineering, whose lesson cells may look ahead
+             'guard', 'travel', 'shards', 'measure', 'page'}  # chapters about engineering, whose lesson cells may look ahead
 OUTPUT_KB = 300
 LINES, WIDER = 200, {'text.bpe': 240, 'text.grammar': 240, 'text.stories': 240, 'model.transformer': 240}
 CELLS = 80
