@@ -29,7 +29,8 @@ def wheel(tmp_path_factory):
         if not (ROOT/name).is_file() or name.startswith(('nbs/', 'tests/', 'benchmarks/')): continue
         (source/name).parent.mkdir(parents=True, exist_ok=True)
         (source/name).write_bytes((ROOT/name).read_bytes())
-    call(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '--wheel-dir', out, source, cwd=out)
+    quietly = '--quiet', '--no-deps', '--no-build-isolation'
+    call(sys.executable, '-m', 'pip', 'wheel', *quietly, '--wheel-dir', out, source, cwd=out)
     [made] = out.glob('*.whl')
     return made
 
@@ -49,8 +50,8 @@ def test_the_wheel_holds_the_package_alone(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {n.split('/')[0] for n in names}
     assert len(tops) == 2 and 'llmbook' in tops
-    for needed in ('llmbook/exercises/attention.py', 'llmbook/assets/report.css', 'llmbook/assets/nano-pretrain/model.safetensors'):
-        assert needed in names
+    for needed in ('exercises/attention.py', 'assets/report.css', 'assets/nano-pretrain/model.safetensors'):
+        assert f'llmbook/{needed}' in names
     entry = next(n for n in names if n.endswith('entry_points.txt'))
     assert 'llmbook=llmbook.cli:main' in zipfile.ZipFile(wheel).read(entry).decode().replace(' ', '')
 

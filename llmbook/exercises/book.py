@@ -20,13 +20,17 @@ def check_2(answer):
     "Steps that run again."
     needs = {'text': [], 'tokenizer': ['text'], 'tokens': ['text', 'tokenizer'], 'plan': [], 'training': ['tokens', 'plan']}
     everything = set(needs)
-    cases = [(everything, set(), []), (set(), set(), list(needs)),
-             (everything, {'plan'}, ['plan', 'training']), (everything - {'tokenizer'}, set(), ['tokenizer', 'tokens', 'training']),
-             (everything - {'training'}, {'tokens'}, ['tokens', 'training'])]
+    cases = [
+        (everything, set(), []),
+        (set(), set(), list(needs)),
+        (everything, {'plan'}, ['plan', 'training']),
+        (everything - {'tokenizer'}, set(), ['tokenizer', 'tokens', 'training']),
+        (everything - {'training'}, {'tokens'}, ['tokens', 'training'])]
     for done, changed, right in cases:
         steps = list(answer(needs, done, changed))
-        missing = sorted(everything - done)
-        assert steps == right, f"With {missing or 'no marker'} missing and {sorted(changed) or 'nothing'} changed it says {steps}."
+        missing = sorted(everything - done) or 'no marker'
+        edited = sorted(changed) or 'nothing'
+        assert steps == right, f"With {missing} missing and {edited} changed it says {steps}."
 
 
 def check_3(answer):
