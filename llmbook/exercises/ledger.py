@@ -11,7 +11,8 @@ def check_1(answer):
     assert abs(answer - 1.4197) < 0.006, hint
 
 
-PREFIX_FREE = [(' lamp', ' rope'), (' to the', ' took'), (' Mira',), (' lamp.', ' lamps.', ' lamp,')]
+PREFIX_FREE = [(' lamp', ' rope'), (' to the', ' took'), (' Mira',),
+               (' lamp.', ' lamps.', ' lamp,')]
 NOT_PREFIX_FREE = [(' red', ' red lamp'), (' red lamp', ' rope', ' red'), ('', ' red'),
                    (' mill', ' mill'), (' walk', ' barn', ' walked')]
 
@@ -39,7 +40,7 @@ def check_3(answer):
     assert set(texts) == set(HOME_TALE), "The texts are not those of `home_tale`."
     for text, logp in told:
         right = math.isclose(math.exp(logp), HOME_TALE[text])
-        assert right, f"In how many ways does {text!r} come about in `home_tale`? Its probability is off."
+        assert right, f"The probability of {text!r} is off. In how many ways can it come about?"
         source = Reader(text)
         answer(source)
         whole = source.size == len(text)

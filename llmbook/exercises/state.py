@@ -6,6 +6,7 @@ from llmbook.text.state import Event, State, _hand, _look, _walk
 PEOPLE = ['Mira', 'Odo', 'Ana']
 THINGS = ['lamp', 'rope']
 PLACES = ['mill', 'barn', 'cave']
+CARRIERS = ['ring', 'pot', 'basket', 'box', 'bag', 'Odo']
 
 
 def check_1(answer):
@@ -18,18 +19,21 @@ def check_1(answer):
 def _possible(s, who):
     "What `who` can do next, as events; taking and giving come twice, to be frequent."
     place = s.where[who]
-    events = [Event('go', who, place=other) for other in PLACES if other != place]
+    goals = [goal for goal in PLACES if goal != place]
+    events = [Event('go', who, place=goal) for goal in goals]
     events += [Event('take', who, thing, place) for thing in s.lying(place)]*2
+    others = s.company(who)
     for thing in s.carried(who):
         events.append(Event('leave', who, thing, place))
-        events += [Event('give', who, thing, place, other) for other in s.company(who)]*2
+        events += [Event('give', who, thing, place, other) for other in others]*2
     return events
 
 
 def _happenings(seed):
     "A small story as events, and the state that it ends in."
     r = Random(seed)
-    s = State(cast=PEOPLE, things=THINGS, walks=dict.fromkeys(PEOPLE, 0))
+    s = State(cast=PEOPLE, things=THINGS)
+    s.walks = dict.fromkeys(PEOPLE, 0)
     s.where = {name: r.choice(PLACES) for name in PEOPLE + THINGS}
     events = [Event('be', name, place=s.where[name]) for name in PEOPLE]
     events += [Event('lie', None, thing, s.where[thing]) for thing in THINGS]
@@ -53,7 +57,8 @@ def check_2(answer):
         assert isinstance(got, dict), "Return a dict."
         for name in s.cast + s.things:
             assert name in got, f"The result says nothing about {name}."
-            right = s.where.get(s.where[name], s.where[name])
+            spot = s.where[name]
+            right = s.where.get(spot, spot)
             assert got[name] == right, f"After {len(events)} events the place of {name} is wrong."
 
 
@@ -61,9 +66,11 @@ def check_3(answer):
     "The place at the end of chains of one to six links."
     for seed in range(40):
         r = Random(seed)
-        chain = r.sample('ring pot basket box bag Odo'.split(), r.randint(1, 6))
+        links = r.randint(1, 6)
+        chain = r.sample(CARRIERS, links)
         place = r.choice(PLACES)
-        where = dict(zip(chain, [*chain[1:], place], strict=True))
+        spots = [*chain[1:], place]
+        where = dict(zip(chain, spots, strict=True))
         for name in chain:
             got = answer(dict(where), name)
             assert got is not None, "Return a place."
