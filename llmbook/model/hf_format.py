@@ -196,6 +196,7 @@ def _readme(model:Transformer)->str: # Markdown
         "Open it with `AutoModelForCausalLM.from_pretrained('.')` and "
         "`AutoTokenizer.from_pretrained('.')`.\n")
 
+# %% ../../nbs/165_hf_format.ipynb #a25a45cc
 def save_model(
     model:Transformer, # what to save
     tokenizer:Tokenizer|None, # its tokenizer
