@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -148,7 +149,8 @@ def _open_config(
     exists, begun = (folder/'config.json').exists(), _begun(folder)
     if exists and (begun or not is_main): return _same_run(folder, command, args, free)
     if begun: raise UserError(f"{folder}: not empty and not a run; give another --out")
-    config = {'format': _FORMAT, 'command': command, 'args': args, **environment()}
+    today = date.today().isoformat()
+    config = {'format': _FORMAT, 'command': command, 'args': args, 'date': today, **environment()}
     if is_main: write_json(folder/'config.json', config)
     return config
 
