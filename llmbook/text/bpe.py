@@ -194,9 +194,8 @@ def as_tokenizer(
     "The same tokenizer in the Rust library, which can save it."
     chars = byte_chars()
     names = SPECIALS + [''.join(chars[b] for b in piece) for piece in bpe.pieces[_FIRST_BYTE:]]
-    vocab = {name: i for i, name in enumerate(names)}
     merges = [(names[left], names[right]) for left, right in bpe.merges]
-    rust = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    rust = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=merges))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     rust.decoder = decoders.ByteLevel()
     rust.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
