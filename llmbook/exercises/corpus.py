@@ -20,13 +20,13 @@ def check_1(answer):
     "The held-out part of five documents."
     texts = {'a': 'x' * 40, 'b': 'x' * 30, 'c': 'x' * 20, 'd': 'x' * 6, 'e': 'x' * 4}
     _, val = hold_out(_documents(texts), 0.25)
-    pairs = [tuple(pair) for pair in answer]
-    total = sum(n for _, n in pairs)
+    names, sizes = zip(*answer)
+    total = sum(sizes)
     assert total == 25, f"A quarter of 100 characters is held out; these lengths add up to {total}."
-    expected = [(d['id'], len(d['text'])) for d in val]
-    same_sizes = [n for _, n in pairs] == [n for _, n in expected]
-    assert same_sizes, "Where among the 100 characters is the border?"
-    assert pairs == expected, "Look again at the id of the second half of a cut document."
+    expected = tuple(len(d['text']) for d in val)
+    assert sizes == expected, "Where among the 100 characters is the border?"
+    expected = tuple(d['id'] for d in val)
+    assert names == expected, "Look again at the id of the second half of a cut document."
 
 
 def check_2(answer):
