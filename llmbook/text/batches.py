@@ -155,7 +155,7 @@ class Stream(PackedRows):
         self.rank, self.world = rank, world
         self.orders = {} # epoch -> order of the rows, of the latest two
     def order(self,
-        epoch:int, # pass over the rows
+        epoch:int, # number of the epoch
     )->np.ndarray: # a permutation of the rows
         "The order of an epoch; the latest two are kept."
         if epoch not in self.orders:
