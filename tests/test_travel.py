@@ -6,6 +6,7 @@ import xml
 import xml.dom.minidom
 import xml.etree.ElementTree
 from multiprocessing import Pipe
+from types import SimpleNamespace
 
 import cloudpickle
 import pytest
@@ -77,8 +78,9 @@ def alias():
 
 
 def inner():
-    words = 'dom', etree.dom, etree.minidom
-    return [(lambda: xml.dom.minidom.Document().nodeType)() for word in words[:1]][0]
+    other = SimpleNamespace()
+    other.dom = other.minidom = None
+    return (lambda: xml.dom.minidom.Document().nodeType)()
 
 
 def as_if_of_a_cell(fn): return type(fn)(fn.__code__, globals(), 'local')

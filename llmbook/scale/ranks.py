@@ -238,7 +238,7 @@ def _workers(
             for process, _ in started: process.kill()
             for process, _ in started: process.join(5)
 
-
+# %% ../../nbs/302_ranks.ipynb #09c3a8cd
 def launch(
     fn:Callable, # any function, also one of a notebook cell
     world:int, # processes

@@ -91,7 +91,7 @@ class _Pickler(cloudpickle.Pickler):
             settings['_cloudpickle_submodules'] = [m for m in parts if _may_use(obj, m.__name__)]
         return reduced
 
-
+# %% ../../nbs/301_travel.ipynb #c6e7bd07
 def to_bytes(
     value, # anything, also functions and classes of a notebook
 )->bytes: # for `receive`, with the lines of the cells
