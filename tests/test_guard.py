@@ -134,7 +134,7 @@ def test_whoever_claims_first_speaks_alone(order):
     store, said = dist.HashStore(), []
     with ThreadPoolExecutor() as pool: dogs = list(pool.map(lambda r: guard.Watchdog(store, r, 3, said.append), range(3)))
     assert [sorted(dog.neighbours) for dog in dogs] == [[1, 2], [0, 2], [0, 1]]
-    for r in order: dogs[r].claim(f'rank {r}: on purpose', 1)
+    for r in order: guard._claim(dogs[r], f'rank {r}: on purpose', 1)
     assert said == [f'rank {order[0]}: on purpose']
 
 

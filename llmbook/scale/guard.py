@@ -22,7 +22,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed as dist
-from fastcore.basics import patch
 
 from ..core import UserError
 
@@ -128,87 +127,83 @@ class Watchdog(threading.Thread):
     def run(self):
         "Look around four times a second."
         while not self.over.wait(0.25):
-            try: self.look()
-            except Exception as e: self.lost(e)
+            try: _look(self)
+            except Exception as e: _lost(self, e)
 
 # %% ../../nbs/300_guard.ipynb #171e6999
-@patch
-def claim(self:Watchdog,
+def _claim(
+    dog:Watchdog, # of the rank that wants to speak
     text:str, # the message about the cause
     code:int, # with which all ranks end
 ):
     "Say what happened, unless another rank has said it already."
-    mine = json.dumps([self.rank, code, time.time()])
-    try: first = self.store.compare_set('end', '', mine).decode() == mine
+    mine = json.dumps([dog.rank, code, time.time()])
+    try: first = dog.store.compare_set('end', '', mine).decode() == mine
     except RuntimeError: first = True # the store is gone: better said twice than never
-    if first: self.say(text)
+    if first: dog.say(text)
 
 # %% ../../nbs/300_guard.ipynb #0b9db2ac
-@patch
-def late(self:Watchdog)->bool:
+def _late(dog:Watchdog)->bool:
     "Has something guarded taken too long?"
-    task = self.task
-    return task is not None and time.monotonic() - task[1] > self.hang_timeout
+    task = dog.task
+    return task is not None and time.monotonic() - task[1] > dog.hang_timeout
 
 # %% ../../nbs/300_guard.ipynb #3b2eb504
-@patch
-def look(self:Watchdog):
+def _look(dog:Watchdog):
     "Has a rank failed, does one hang, is one of this machine gone?"
-    if self.store.check(['end']):
-        code = json.loads(self.store.get('end'))[1]
-        time.sleep(0.5 if self.rank else 3) # the store may end with rank 0: let the others read it
+    if dog.store.check(['end']):
+        code = json.loads(dog.store.get('end'))[1]
+        time.sleep(0.5 if dog.rank else 3) # the store may end with rank 0: let the others read it
         os._exit(code)
-    if self.late() and not self.store.check(['failing']):
-        self.store.compare_set('hang', '', str(self.rank))
-    if self.store.check(['hang']): self.hang()
-    gone = [r for r, pid in self.neighbours.items() if not alive(pid)]
-    gone = [r for r in gone if not self.store.check([f'left{r}'])]
+    if _late(dog) and not dog.store.check(['failing']):
+        dog.store.compare_set('hang', '', str(dog.rank))
+    if dog.store.check(['hang']): _hang(dog)
+    gone = [r for r, pid in dog.neighbours.items() if not alive(pid)]
+    gone = [r for r in gone if not dog.store.check([f'left{r}'])]
     if not gone: return
-    silenced = self.over.wait(0.5) # the launcher is gone too, and `silence_watchdog` was called
-    if not silenced: self.claim(f'rank {gone[0]}: {GONE}', 1)
+    silenced = dog.over.wait(0.5) # the launcher is gone too, and `silence_watchdog` was called
+    if not silenced: _claim(dog, f'rank {gone[0]}: {GONE}', 1)
 
 # %% ../../nbs/300_guard.ipynb #b1871c56
-@patch
-def hang(self:Watchdog):
+def _hang(dog:Watchdog):
     "Leave a stack on the board; the rank that noticed reads them all and reports the stuck ones."
-    task = self.task[0] if self.task else 'work'
-    self.store.set(f'stack{self.rank}', json.dumps([*stack_of_main(), task]))
-    if self.rank != int(self.store.get('hang')): return
+    task = dog.task[0] if dog.task else 'work'
+    dog.store.set(f'stack{dog.rank}', json.dumps([*stack_of_main(), task]))
+    if dog.rank != int(dog.store.get('hang')): return
     time.sleep(1.5) # six looks of the others
-    answered = [r for r in range(self.world) if self.store.check([f'stack{r}'])]
-    stacks = {r: json.loads(self.store.get(f'stack{r}')) for r in answered}
-    stuck, text = _hang_message(stacks, self.world, self.hang_timeout)
-    self.claim(text, 3)
-    for r in self.neighbours.keys() & stuck:
-        if r not in answered: os.kill(self.neighbours[r], signal.SIGKILL)
+    answered = [r for r in range(dog.world) if dog.store.check([f'stack{r}'])]
+    stacks = {r: json.loads(dog.store.get(f'stack{r}')) for r in answered}
+    stuck, text = _hang_message(stacks, dog.world, dog.hang_timeout)
+    _claim(dog, text, 3)
+    for r in dog.neighbours.keys() & stuck:
+        if r not in answered: os.kill(dog.neighbours[r], signal.SIGKILL)
 
 # %% ../../nbs/300_guard.ipynb #9c1470b4
-@patch
-def lost(self:Watchdog,
+def _lost(
+    dog:Watchdog, # of a rank that has lost the store
     error:Exception, # what the store raised
 ):
     "End this process because the store is gone, and with it rank 0 or the launcher."
-    if self.over.wait(0.5): return
-    if 0 in self.neighbours and not alive(self.neighbours[0]):
-        beside = [r for r in self.neighbours if r != 0]
-        lowest = min([self.rank, *beside]) # speaks, since there is no board any more
-        if self.rank == lowest: self.say(f'rank 0: {GONE}')
+    if dog.over.wait(0.5): return
+    if 0 in dog.neighbours and not alive(dog.neighbours[0]):
+        beside = [r for r in dog.neighbours if r != 0]
+        lowest = min([dog.rank, *beside]) # speaks, since there is no board any more
+        if dog.rank == lowest: dog.say(f'rank 0: {GONE}')
         os._exit(1)
     slow = any(word in str(error).lower() for word in ('timed out', 'timeout'))
-    if self.late() or not slow:
-        self.say(f'rank 0: does not answer rank {self.rank}, which is here:\n{stack_of_main()[0]}')
+    if _late(dog) or not slow:
+        dog.say(f'rank 0: does not answer rank {dog.rank}, which is here:\n{stack_of_main()[0]}')
         os._exit(3)
 
 # %% ../../nbs/300_guard.ipynb #47aa2ddb
-@patch
-def leave(self:Watchdog):
+def _leave(dog:Watchdog):
     "Sign off: this rank ends in peace. Rank 0 waits for the others."
-    self.over.set()
+    dog.over.set()
     with suppress(RuntimeError): # the store has gone with the launcher
-        self.store.set(f'left{self.rank}', '1')
-        everyone = [f'left{r}' for r in range(self.world)]
-        if self.rank == 0: self.store.wait(everyone, timedelta(seconds=10))
-    self.join()
+        dog.store.set(f'left{dog.rank}', '1')
+        everyone = [f'left{r}' for r in range(dog.world)]
+        if dog.rank == 0: dog.store.wait(everyone, timedelta(seconds=10))
+    dog.join()
 
 # %% ../../nbs/300_guard.ipynb #c1da8440
 _GUARD:Watchdog|None = None # of this process, if it is one of many
@@ -258,7 +253,7 @@ def stop_watchdog():
     global _GUARD
     if _GUARD is None: return
     with guarded('the end'): dist.barrier()
-    _GUARD.leave()
+    _leave(_GUARD)
     _GUARD = None
 
 
@@ -313,6 +308,6 @@ def abort(
         with suppress(RuntimeError): _GUARD.store.set('failing', '1') # this wait is no hang
         time.sleep(1.5)
     else: _GUARD.over.set()
-    _GUARD.claim(f'rank {_GUARD.rank}: {text}', code)
+    _claim(_GUARD, f'rank {_GUARD.rank}: {text}', code)
     time.sleep(1 if _GUARD.rank else 3) # the others must hear of it while the store is there
     os._exit(code)
