@@ -11,9 +11,11 @@ from llmbook.train.step import share_of, sum_counts
 
 
 def check_1(answer):
-    "The first loss of GPT-2."
-    assert not math.isclose(float(answer), math.log2(50257), abs_tol=0.05), "Those are bits; a loss is in nats."
-    assert math.isclose(float(answer), math.log(50257), abs_tol=0.05), "Every token has the same probability, 1/V."
+    "Padding, seen in a first loss."
+    share = float(answer)
+    assert not math.isclose(share, 25.1, abs_tol=1), "Give a share, between 0 and 1."
+    assert not math.isclose(share, 8.1 / math.log(50257), abs_tol=0.02), "That is the share of places that are learned."
+    assert math.isclose(share, 1 - 8.1 / math.log(50257), abs_tol=0.02), "What would the loss be without padding, in nats?"
 
 
 def check_2(answer):
