@@ -63,10 +63,12 @@ def moments(
     source, state, found = Reader(text, frequencies()), State(), []
     _opening(source, state)
     while source.size < len(text):
-        before, at, first, logp = _copied(state), source.size, len(source.costs), source.logp
+        before, at = _copied(state), source.size
+        logp, first = source.logp, len(source.costs)
         _tell_one(source, state)
         blind = sum(cost for _, cost in source.costs[first:])
-        found.append(Moment(before, at, text[at:source.size], source.logp - logp, blind))
+        sentence = text[at:source.size]
+        found.append(Moment(before, at, sentence, source.logp - logp, blind))
     return found
 
 # %% ../../nbs/605_context.ipynb #eed74bf6
@@ -95,8 +97,11 @@ def context_gain(
 )->Rate: # nats per token of the sentences
     "How much less a sentence costs after its own story's beginning than after another."
     if others is None: others = beginnings[1:] + beginnings[:1]
-    def cost(before): return nats([b + s for b, s in zip(before, sentences)]) - nats(before)
-    return rate(cost(others) - cost(beginnings), np.array([len(s) for s in sentences]))
+    def cost(before):
+        together = [b + s for b, s in zip(before, sentences)]
+        return nats(together) - nats(before)
+    sizes = np.array([len(s) for s in sentences])
+    return rate(cost(others) - cost(beginnings), sizes)
 
 # %% ../../nbs/605_context.ipynb #4216ed3a
 def retell(
@@ -138,7 +143,8 @@ def sentence_probability(
     total = 0.
     for thing in moment.state.things:
         words = f'{moment.state.quality[thing]} {thing}'
-        total += _probability(sentence.replace(pair[0], words), moment)
+        renamed = sentence.replace(pair[0], words)
+        total += _probability(renamed, moment)
     return total / (len(QUALITIES) * len(THINGS))
 
 # %% ../../nbs/605_context.ipynb #5fdc16ca
