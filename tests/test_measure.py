@@ -49,6 +49,16 @@ def test_alarm(world):
     assert world_task(Heart(ids, 500), tokenizer, val, counted)['under_floor']
 
 
+def test_context_gain(world):
+    "An untrained model follows nothing; one that knows the stories by heart loses everything with its own beginning."
+    val, tokenizer, seen, ids = world
+    counted = ngram_nats(ids, seen, 500)
+    fresh = world_task(decoder(500), tokenizer, val, counted)
+    assert abs(fresh['context_gain']) < 0.05 and fresh['context_gain_error'] < 0.05
+    heart = world_task(Heart(ids, 500), tokenizer, val, counted)
+    assert heart['context_gain'] > 10 and heart['context_gain'] > 5 * heart['context_gain_error']
+
+
 def test_print_task(capsys):
     "A document in the singular, no error where there is none, and the warning only where it belongs."
     text = {'tokens': 7, 'documents': 1, 'bits_per_byte': 2.0, 'nats_per_byte': 1.386, 'bits_per_byte_error': float('nan')}
@@ -59,7 +69,10 @@ def test_print_task(capsys):
         print_task('world', world | {'under_floor': under})
         out = capsys.readouterr().out
         assert 'of 2 held-out documents\n' in out and '-0.500 ± 0.100 above the floor' in out
-        assert ('warning' in out) == under
+        assert ('warning' in out) == under and 'beginning' not in out
+    print_task('world', world | {'under_floor': False, 'context_gain': 0.866, 'context_gain_error': 0.021})
+    line = "  a sentence costs 0.87 ± 0.02 nats per token less after its own story's beginning than after another's\n"
+    assert line in capsys.readouterr().out
 
 
 def test_evaluate(world, tmp_path, capsys):

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from ..core import UserError, did_you_mean
+from .context import context_gain, split_stories
 from .perplexity import (as_ids, bits_per_byte, document_nats, gap_closed, ladder, ngram_nats,
                                            oracle_nats, plus_minus, questions, rate)
 from ..files import write_json
@@ -21,6 +22,9 @@ from ..model.checkpoints import load_model
 from ..text.corpus import HELD_START, hold_out, local_documents, pydoc_documents, world_documents
 
 # %% ../../nbs/608_measure.ipynb #4c546cf1
+_SWAPPED = 200 # stories whose beginnings are exchanged
+
+
 def world_task(
     model:nn.Module, # a decoder
     tokenizer:Tokenizer, # its tokenizer
@@ -28,17 +32,21 @@ def world_task(
     counted:dict[str, np.ndarray], # what counting costs, from `ngram_nats`
 )->dict: # the ladder, the paired difference to the floor, the share of the gap closed
     "Measure a model on held-out stories, between the rungs that only a made world has."
+    def cost(documents): return document_nats(model, documents)
     documents = as_ids(tokenizer, stories)
     known = oracle_nats(stories)
-    nats, sizes = document_nats(model, documents), questions(documents)
+    nats, sizes = cost(documents), questions(documents)
     rungs = ladder(counted | known | {'model': nats}, documents)
     above = rate(nats - known['exact floor'], sizes)
+    gain = context_gain(cost, *split_stories(tokenizer, stories[:_SWAPPED]))
     return {
         'ladder': [r._asdict() for r in rungs],
         'above_floor': above.mean,
         'above_floor_error': above.error,
         'gap_closed': gap_closed(rungs),
         'under_floor': above.mean < -3 * above.error,
+        'context_gain': gain.mean,
+        'context_gain_error': gain.error,
         'documents': len(documents),
         'tokens': int(sizes.sum()),
     }
@@ -91,6 +99,9 @@ def _print_world(
     way = 'not past the unigram by kind'
     if f['gap_closed'] > 0: way = f"{f['gap_closed']:.0%} of the way from the unigram by kind to the floor"
     print(f"  {way}; {f['above_floor']:.3f} ± {f['above_floor_error']:.3f} above the floor")
+    if 'context_gain' in f: # older files have none
+        gain = f"{f['context_gain']:.2f} ± {f['context_gain_error']:.2f}"
+        print(f"  a sentence costs {gain} nats per token less after its own story's beginning than after another's")
     if f['under_floor']:
         print("  warning: under the floor; these stories, or parts of them, were in the training text")
 
