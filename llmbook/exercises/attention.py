@@ -22,7 +22,8 @@ def check_2(answer):
     good = isinstance(mask, Tensor) and mask.dtype == torch.bool
     assert good, "Return a bool tensor."
     shape = tuple(mask.shape)
-    assert shape == (3, 1, 5, 5), f"The shape is (B,1,T,T), here (3,1,5,5), not {shape}."
+    hint = f"The shape is (B,1,T,T), here (3,1,5,5), not {shape}."
+    assert shape == (3, 1, 5, 5), hint
     full, some, one = mask[:, 0]
     assert some.diagonal().all(), "Every position sees itself, padding too."
     assert not mask.triu(1).any(), "A position sees a later one."
@@ -31,7 +32,8 @@ def check_2(answer):
     seen = [[0], [1], [2], [2, 3], [2, 3, 4]]
     for t, row in enumerate(some):
         found = row.nonzero().flatten().tolist()
-        assert found == seen[t], f"Length 3 of 5: position {t} should see {seen[t]}, not {found}."
+        hint = f"Length 3 of 5: position {t} should see {seen[t]}, not {found}."
+        assert found == seen[t], hint
     assert one.sum() == 5, "Length 1 of 5: nobody sees anybody else."
 
 
@@ -62,7 +64,8 @@ def check_3(answer):
         found = answer(newest, k, v)
         difference = (found - expected).abs().max()
         case = f"{T} queries and 8 keys, 4 query heads and {G} key heads"
-        assert difference < 1e-5, f"{case}: the outputs are off by {difference:.2f}."
+        hint = f"{case}: the outputs are off by {difference:.2f}."
+        assert difference < 1e-5, hint
 
 
 def check_4(answer):
@@ -70,8 +73,11 @@ def check_4(answer):
     words = 'a b a c c d b'.split()  # distances 2, 1, 5
     for share, window in ((0.3, 1), (0.6, 2), (0.9, 5), (1.0, 5)):
         found = answer(words, share)
-        assert found == window, f"{' '.join(words)!r}, share {share}: the window is {window}, not {found}."
+        hint = f"'a b a c c d b', share {share}: the window is {window}, not {found}."
+        assert found == window, hint
     words = ['x-y', 'z', 'x', 'x-y']
     found = answer(words, 1)
-    assert found == 3, f"{words}, share 1: the window is 3, not {found}."
-    assert answer(['once'], 0.9) == 0, "A text without a repeated word needs no window: 0."
+    hint = f"{words}, share 1: the window is 3, not {found}."
+    assert found == 3, hint
+    found = answer(['once'], 0.9)
+    assert found == 0, "A text without a repeated word needs no window: 0."

@@ -24,9 +24,12 @@ def check_2(answer):
     for p, left in ((0.5, [2, 4]), (0.2, [3, 4]), (0.01, [4, 4]), (1.0, [1, 4])):
         kept = answer(logits, p)
         assert isinstance(kept, Tensor), "Return the logits, with minus infinity where a token goes."
-        found = kept.isfinite().sum(-1).tolist()
-        assert found == left, f"min-p {p} leaves {left} tokens of the two rows, not {found}."
-    same = torch.equal(answer(logits, 0.01), logits)
+        finite = kept.isfinite()
+        found = finite.sum(-1).tolist()
+        hint = f"min-p {p} leaves {left} tokens of the two rows, not {found}."
+        assert found == left, hint
+    kept = answer(logits, 0.01)
+    same = torch.equal(kept, logits)
     assert same, "Logits that stay must not change."
 
 
@@ -38,21 +41,27 @@ def _rewritten(model, text, take_back, n):
     model(text, cache=cache)
     take_back(cache, n)
     ours = model(new, cache=cache)
-    kept = text[:, :text.size(1) - n]
-    whole = model(torch.cat([kept, new], 1))
+    T = text.size(1)
+    kept = text[:, :T - n]
+    rewritten = torch.cat([kept, new], 1)
+    whole = model(rewritten)
     return ours, whole[:, -3:]
 
 
 def check_3(answer):
     "A cache that forgets the last positions."
-    config = Config(vocab_size=20, block_size=200, n_layer=2, n_head=2, n_kv_head=2, n_embd=16, n_hidden=32)
+    shape = dict(n_layer=2, n_head=2, n_kv_head=2, n_embd=16, n_hidden=32)
+    config = Config(vocab_size=20, block_size=200, **shape)
     model = Transformer(config, seed=0)
-    for p in model.parameters(): p.data.mul_(3)
+    for p in model.parameters():
+        p.data.mul_(3)  # so that the logits are not all alike
     for T, n in ((10, 3), (10, 0), (10, 9), (130, 40)):
-        text = torch.randint(20, (1, T), generator=generator(0, 'text', T))
+        rng = generator(0, 'text', T)
+        text = torch.randint(20, (1, T), generator=rng)
         ours, theirs = _rewritten(model, text, answer, n)
         off = (ours - theirs).abs().max()
-        assert off < 1e-4, f"{n} of {T} tokens taken back: the next logits are off by {off:.2f}."
+        hint = f"{n} of {T} tokens taken back: the next logits are off by {off:.2f}."
+        assert off < 1e-4, hint
 
 
 def check_4(answer):

@@ -21,12 +21,19 @@ def _check_distribution(answer, model, context):
     p = answer(model, context)
     assert p is not None, "It returns nothing so far."
     shape = np.shape(p)
-    assert shape == (8,), f"One probability for each of 8 ids is needed; the shape is {shape}."
+    hint = f"One probability for each of 8 ids is needed; the shape is {shape}."
+    assert shape == (8,), hint
     total = np.sum(p)
-    assert abs(total - 1) < 1e-9, f"{case}: the probabilities add up to {total:.3f}."
-    grams = [windows([context + [i]], model.n, 8)[-1] for i in range(8)]
-    right = np.allclose(p, model.probability(np.array(grams)))
-    assert right, f"{case}: only the last {model.n - 1} ids count, with blanks before."
+    hint = f"{case}: the probabilities add up to {total:.3f}."
+    assert abs(total - 1) < 1e-9, hint
+    grams = []
+    for i in range(8):
+        rows = windows([context + [i]], model.n, 8)
+        grams.append(rows[-1])
+    expected = model.probability(np.array(grams))
+    right = np.allclose(p, expected)
+    hint = f"{case}: only the last {model.n - 1} ids count, with blanks before."
+    assert right, hint
 
 
 def check_2(answer):
@@ -46,7 +53,8 @@ def _check_step(answer, counts, d):
     case = f"Counts {counts.tolist()}, d={d}"
     assert (p >= 0).all(), f"{case}: a probability below zero."
     total = p.sum()
-    assert abs(total - 1) < 1e-9, f"{case}: the probabilities add up to {total:.3f}."
+    hint = f"{case}: the probabilities add up to {total:.3f}."
+    assert abs(total - 1) < 1e-9, hint
     kept = np.maximum(counts - d, 0)
     given = (counts - kept).sum() * shorter
     right = np.allclose(p, (kept + given) / counts.sum())
@@ -81,5 +89,7 @@ def check_4(answer):
         model = Ngram(n, vocab_size).fit(train)
         nats[n] = model.nats(held).sum()
     assert order in nats, f"{order} is not an order from 1 to 6."
-    worse = nats[order] - min(nats.values())
-    assert worse == 0, f"Order {order} costs {worse:.0f} nats more than another one."
+    best = min(nats.values())
+    worse = nats[order] - best
+    hint = f"Order {order} costs {worse:.0f} nats more than another one."
+    assert worse == 0, hint
