@@ -77,6 +77,21 @@ def test_same_folder_same_bytes(run):
     assert pictures == [p.read_bytes() for p in sorted(run.parent.glob('report-*.svg'))]
 
 
+def test_two_reports_in_one_folder(run):
+    first = pages(run)[1]
+    pictures = {p.name: p.read_bytes() for p in run.parent.glob('report-*.svg')}
+    write_jsonl(run/'log.jsonl', [dict(step=1, loss=9., tokens=100, tokens_per_s=100)])
+    other = pages(run, 'sweep.html')[1]
+    assert 'sweep-1.svg' in other and 'sweep' not in first
+    assert pictures == {p.name: p.read_bytes() for p in run.parent.glob('report-*.svg')}
+
+
+def test_a_loss_that_is_not_finite_is_said(run):
+    log = [dict(step=s, loss=loss, tokens=100*s, tokens_per_s=100) for s, loss in enumerate((7., 6.5, float('nan')), 1)]
+    (run/'log.jsonl').write_text('\n'.join(map(json.dumps, log)) + '\n')
+    assert 'last training batch 6.50, then not finite' in pages(run)[0]
+
+
 def test_words_for_what_is_odd(run):
     results = json.loads((run/'results.json').read_text())
     for change, words in (({'gap_closed': -1.3}, 'has not reached the unigram by kind'),

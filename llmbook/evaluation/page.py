@@ -82,7 +82,7 @@ def _html_of(
     p:Part, # any but the title
     n:int, # its number on the page
 )->str: # a tag
-    "One part for a browser. All text is escaped here, and nowhere else."
+    "One part for a browser. Its text is escaped here, or where a table or a picture is made."
     escape = html.escape
     if p.kind == 'picture': return _picture_html(p.body, p.note, n)
     if p.kind == 'table': return _table_html(p.body)
@@ -152,6 +152,7 @@ def _markdown_of(
 def as_markdown(
     parts:list[Part], # of the page, the title first
     folder:Path, # pictures are written here, beside the page
+    name:str='report', # of the page; its pictures are named after it
 )->str: # Markdown
     "The same page as text."
     lines = [f'# {_plain_markdown(parts[0].body)}']
@@ -162,8 +163,8 @@ def as_markdown(
             lines.append(_markdown_of(p))
             continue
         pictures += 1
-        name = f'report-{pictures}.svg'
+        file = f'{name}-{pictures}.svg'
         on_white = p.body.replace('<svg ', '<svg style="background:#fff" ', 1)
-        write_text(Path(folder)/name, on_white)
-        lines.append(f'![{_plain_markdown(p.note)}]({name})')
+        write_text(Path(folder)/file, on_white)
+        lines.append(f'![{_plain_markdown(p.note)}]({file})')
     return '\n\n'.join(lines) + '\n'

@@ -33,8 +33,10 @@ def _curve_part(
     plot_curve(ax, rows, bounds)
     note = f"{name}: loss in nats per token, over tokens read"
     for key, words in (('loss', 'last training batch'), ('val_loss', 'held out')):
-        known = [row[key] for row in rows if key in row and math.isfinite(row[key])]
-        if known: note += f'; {words} {known[-1]:.2f}'
+        values = [row[key] for row in rows if key in row]
+        finite = [value for value in values if math.isfinite(value)]
+        if finite: note += f'; {words} {finite[-1]:.2f}'
+        if values and not math.isfinite(values[-1]): note += ', then not finite'
     return Part('picture', svg_of(fig), f'{note}.')
 
 # %% ../../nbs/650_report.ipynb #bdcbed42
@@ -219,8 +221,9 @@ def _best_sample_parts(
     texts = [sample['text'] for sample in samples]
     best = max(texts, key=_true_characters)  # of equals the first
     good = _true_characters(best)
-    note = f'The story world can follow it for {good} of {len(best)} characters, further than any other sample here.'
-    return [Part('heading', 'What it writes'), Part('code', best)] + [Part('text', note)] * bool(good)
+    note = f'The story world can follow it for {good} of {len(best)} characters, further than the others here.'
+    parts = [Part('heading', 'What it writes'), Part('code', best)]
+    return [*parts, Part('text', note)] if good and len(samples) > 1 else parts
 
 
 def _sample_parts(
@@ -270,7 +273,8 @@ def _folder_parts(
     known = tasks.get('world', {}).get('ladder', [])
     bounds = {rung['name']: rung['nats'] for rung in known if rung['name'] in ('unigram by kind', 'exact floor')}
     for run, (rows, _) in zip(runs, logs):
-        parts += [Part('heading', f'Loss: {run.name}'), _curve_part(rows, run.name, bounds)]
+        lines = bounds if len(runs) == 1 else None  # of several runs, each may watch another text
+        parts += [Part('heading', f'Loss: {run.name}'), _curve_part(rows, run.name, lines)]
     parts += _best_sample_parts(samples) + _real_text_parts(tasks)
     for run in runs: parts += _run_parts(run)
     parts += _text_parts(folder) + _sample_parts(samples)
@@ -306,7 +310,8 @@ def report(
         if len(folders) > 1: parts.append(Part('heading', f'From {folder}'))
         parts += found
     page = Path(out).with_suffix('.html')
-    for path, text in ((page, as_html(parts)), (page.with_suffix('.md'), as_markdown(parts, page.parent))):
+    pages = {page: as_html(parts), page.with_suffix('.md'): as_markdown(parts, page.parent, page.stem)}
+    for path, text in pages.items():
         write_text(path, text.encode('utf-8', 'replace').decode()) # JSON may hold half a character
     print(f"report: {page}, and as Markdown in {page.with_suffix('.md').name}")
     return page

@@ -1,8 +1,10 @@
 "What `grade` asks of the answers to the exercises of the chapter `book`."
+import io
 import math
 import shlex
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 from llmbook.core import UserError
 
@@ -33,6 +35,15 @@ def check_2(answer):
         assert steps == right, f"With {missing} missing and {edited} changed it says {steps}."
 
 
+def _no_writing_in_place(path, original):
+    "`open`, for a machine that may be switched off at any moment."
+    def guarded(file, mode='r', *args, **kwargs):
+        in_place = isinstance(file, (str, Path)) and Path(file) == path and set(mode) & set('wax+')
+        assert not in_place, "The file is written in place: switched off now, half of it would be there."
+        return original(file, mode, *args, **kwargs)
+    return guarded
+
+
 def check_3(answer):
     "A result that is kept once it is complete."
     with tempfile.TemporaryDirectory() as name:
@@ -48,8 +59,10 @@ def check_3(answer):
             return 'the result'
 
         for work in (failing, failing, working, working):
-            try: result = answer(done, work)
-            except KeyboardInterrupt: continue
+            guard = _no_writing_in_place(done, io.open)
+            with patch('builtins.open', guard), patch('io.open', guard):
+                try: result = answer(done, work)
+                except KeyboardInterrupt: continue
             assert result == 'the result', f"After {calls} it returned {result!r}."
         assert calls == ['failed', 'failed', 'worked'], f"The work was called like this: {calls}."
         assert done.exists() and done.read_text() == 'the result', "The result was not kept."
