@@ -4,8 +4,8 @@ import re
 from llmbook.text.state import NEGATIVE, POSITIVE
 from llmbook.text.stories import read_story
 
-TALE = ('One morning Mira the baker lived in the mill with a red lamp. Tom was in the barn. '
-        'There was a small bell in the mill.')
+TALE = ('Long ago Tom the weaver lived in the castle. Nora was in the cave. '
+        'Hugo was in the harbour with a red drum. There was a small bell in the mill.')
 
 
 def _accepted(text):
@@ -15,13 +15,15 @@ def _accepted(text):
 
 
 def check_1(answer):
-    "A sentence after which Tom is lonely."
-    sentence = str(answer).strip()
-    assert sentence.startswith('Tom ') and sentence.endswith('.'), "One sentence about Tom, with a full stop at its end."
-    told = f'{TALE} {sentence}'
+    "Two sentences after which Tom is lonely in the cave or in the harbour."
+    sentences = ' '.join(str(answer).split())
+    assert sentences.endswith('.') and sentences.count('.') == 2, "Two sentences, each with a full stop at its end."
+    last = sentences.split('. ')[1]
+    assert re.search(r'\bTom\b.* (cave|harbour)\b', last), "The second sentence takes Tom to the cave or to the harbour."
+    told = f'{TALE} {sentences}'
     n = _accepted(told)
-    assert n >= len(told), f"The world would not write this sentence: it stops before {told[n:n + 20]!r}."
-    prompt = f'{told} He felt'
+    assert n >= len(told), f"The world would not write this: it stops before {told[n:n + 20]!r}."
+    prompt = f'{told} Tom felt'
     moods = [mood for mood in POSITIVE + NEGATIVE if _accepted(f'{prompt} {mood}') > len(prompt)]
-    assert moods, "After this sentence the world would not say how he feels."
-    assert moods == ['lonely'], f"After this sentence Tom feels {moods[0]}."
+    assert moods, "After these sentences the world would not say how Tom feels."
+    assert moods == ['lonely'], f"After these sentences Tom feels {moods[0]}."

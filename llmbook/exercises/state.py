@@ -12,7 +12,7 @@ CARRIERS = ['ring', 'pot', 'basket', 'box', 'bag', 'Odo']
 def check_1(answer):
     "The price of three qualities and three nouns, in nats."
     assert isinstance(answer, (int, float)), "The answer is a number."
-    hint = "Both words of the first thing leave fewer words for the second. Prices are in nats."
+    hint = "How many words could each of the six have been? Prices are in nats."
     assert abs(answer - 14.313) < 0.06, hint
 
 

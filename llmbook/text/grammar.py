@@ -23,7 +23,8 @@ def _tell_arrival(source, s, who, others, lying):
     elif lying: ends = [('see', ' and saw the')]
     else: ends = [('stop', '.')]
     if s.carried(who): ends.append(('carry', ' with the'))
-    end = source.choose('arrival', ends, (3., 1.)[:len(ends)])
+    weights = (3., 1.)[:len(ends)]
+    end = source.choose('arrival', ends, weights)
     met, thing = None, None
     if end == 'meet': met = _tell_name(source, others)
     elif end == 'see': thing = _tell_thing(source, s, lying)
@@ -83,7 +84,6 @@ def _leave(source, s, who):
     place = _tell_place(source, s, s.where[who])
     source.literal('.')
     _hand(s, thing, place)
-    s.came[thing] = who  # so that it is not picked up again at once
     _feel(s, who, 'calm')
     _note(s, 'leave', who, thing, place)
 
@@ -132,10 +132,10 @@ def _tell_count(source, s, who):
 _IDLE = {' waited for a while.': 'bored', ' sang a song.': 'merry', ' slept for an hour.': 'rested'}
 
 def _pass_time(surface):
-    def act(source, s, who):
+    def pass_time(source, s, who):
         _feel(s, who, _IDLE[surface])
         _note(s, 'idle', who, None, s.where[who], value=surface.split()[0])
-    return act
+    return pass_time
 
 # %% ../../nbs/013_grammar.ipynb #0474cec3
 _REPLIES = {'in': ' "It is in the', 'with': ' "It is with', 'have': ' "It is here with me."',
@@ -238,7 +238,7 @@ _VERBS = (  # condition, [(function, first words)], weights
     (_idle, [(_pass_time(words), words) for words in _IDLE], [0.25]*3),
     (_remembered, [(_recall, ' had last seen the')], [0.6]),
     (_counts, [(_tell_count, ' now had')], [1.0]))
-_DEEDS = _VERBS[:-2]  # what can follow `Then`
+_DEEDS = _VERBS[:-2]  # what can follow an adverb: `Then Mira now had` would be odd
 
 # %% ../../nbs/013_grammar.ipynb #4409bca3
 def _turn(source, s, who, verbs=_VERBS):

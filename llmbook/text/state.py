@@ -162,10 +162,10 @@ def _where_is(source, s, thing):
     return _tell_place(source, s, spot), None
 
 # %% ../../nbs/012_state.ipynb #54678593
-_MOVES = ('go', 'go home', 'visit', 'meet', 'see')
+_MOVES = ('go', 'go home', 'visit', 'meet', 'see')  # the last event of a walk
 
 def _rested(s, who):
-    "May this person walk? Not if the last event was their walk."
+    "May this person set out alone for a new place? Not right after a walk of theirs."
     last = s.events[-1]
     return last.actor != who or last.verb not in _MOVES
 
@@ -173,7 +173,7 @@ def _abroad(s, who):
     "Is this person away from home?"
     return s.where[who] != HOME[who]
 
-def _companions(s, who): return s.company(who)
+def _companions(s, who): return s.company(who)  # to go with, or to ask
 
 def _apart(s, who):
     "People in other places."
