@@ -29,8 +29,11 @@ def wheel(tmp_path_factory):
         if not (ROOT/name).is_file() or name.startswith(('nbs/', 'tests/', 'benchmarks/')): continue
         (source/name).parent.mkdir(parents=True, exist_ok=True)
         (source/name).write_bytes((ROOT/name).read_bytes())
+    code = f'from setuptools import build_meta; build_meta.build_sdist({str(out)!r})'
+    call(sys.executable, '-c', code, cwd=source)  # a release builds the wheel from the source archive
+    [archive] = out.glob('*.tar.gz')
     quietly = '--quiet', '--no-deps', '--no-build-isolation'
-    call(sys.executable, '-m', 'pip', 'wheel', *quietly, '--wheel-dir', out, source, cwd=out)
+    call(sys.executable, '-m', 'pip', 'wheel', *quietly, '--wheel-dir', out, archive, cwd=out)
     [made] = out.glob('*.whl')
     return made
 
