@@ -23,10 +23,13 @@ def check_1(answer):
 def check_2(answer):
     "A schedule of two straight lines."
     at = answer(2.0, 100, 10)
-    for step, lr in _TWO_LINES.items():
-        problem = f"lr 2, 100 steps, warm-up 10: at step {step} {lr}, not {at(step):.3f}."
-        assert math.isclose(at(step), lr, abs_tol=1e-6), problem
-    assert math.isclose(answer(1.0, 10, 0)(0), 1.0, abs_tol=1e-6), "Without warm-up it starts at the top."
+    for step, right in _TWO_LINES.items():
+        rate = at(step)
+        problem = f"lr 2, 100 steps, warm-up 10: at step {step} {right}, not {rate:.3f}."
+        assert math.isclose(rate, right, abs_tol=1e-6), problem
+    no_warmup = answer(1.0, 10, 0)
+    problem = "Without warm-up it starts at the top."
+    assert math.isclose(no_warmup(0), 1.0, abs_tol=1e-6), problem
 
 
 def check_3(answer):
@@ -34,12 +37,16 @@ def check_3(answer):
     generator = torch.Generator().manual_seed(3)
     start, *gradients = torch.randn(7, 5, generator=generator)
     rates = [0.1, 0.05, 0.2, 0.02, 0.1, 0.3]
-    for n in range(1, len(gradients) + 1):
-        w, right = start.clone(), start.clone()
-        answer(w, [g.clone() for g in gradients[:n]], rates.__getitem__)
+    total = len(gradients)
+    for n in range(1, total + 1):
+        w = start.clone()
+        right = start.clone()
+        first = [g.clone() for g in gradients[:n]]
+        answer(w, first, rates.__getitem__)
         _follow(right, gradients[:n], rates)
         off = (w - right).abs().max().item()
-        assert off < 1e-4, f"After {n} of {len(gradients)} gradients a weight is off by {off:.3f}."
+        problem = f"After {n} of {total} gradients a weight is off by {off:.3f}."
+        assert off < 1e-4, problem
 
 
 def _follow(w, gradients, rates):

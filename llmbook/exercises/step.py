@@ -27,29 +27,35 @@ def check_1(answer):
 
 def _successor(ids, *_):
     "A model that always expects the next higher id."
-    return 9 * nn.functional.one_hot(ids + 1, 10).float()
+    expected = nn.functional.one_hot(ids + 1, 10)
+    return 9.0 * expected
 
 
 def check_2(answer):
     "A metric that adds up."
     for micro in (None, 1):
         parts = split_batch(_ROWS, micro)
-        counts = sum_counts(answer.counts(b) for b in parts)
-        metrics = [share_of(_successor, b, answer, counts)[1] for b in parts]
-        assert all('accuracy' in m for m in metrics), "The metrics have no 'accuracy'."
-        accuracy = sum(float(m['accuracy']) for m in metrics)
+        counts = sum_counts(answer.counts(part) for part in parts)
+        accuracy = 0
+        for part in parts:
+            _, metrics = share_of(_successor, part, answer, counts)
+            assert 'accuracy' in metrics, "The metrics have no 'accuracy'."
+            accuracy += float(metrics['accuracy'])
         problem = f"{len(parts)} parts add up to {accuracy:.3f}, not to 4/7."
         assert math.isclose(accuracy, 4/7, abs_tol=1e-5), problem
 
 
 def check_3(answer):
     "A loss that is divided and averaged afterwards."
-    nats, counts = (6., 6., 1., 2., 5., 3.), (1, 3, 4, 2, 2, 6)
+    nats = (6., 6., 1., 2., 5., 3.)
+    counts = (1, 3, 4, 2, 2, 6)
     for world, accum in ((1, 1), (2, 1), (1, 3), (3, 2)):
         parts = world * accum
         tokens = sum(counts[:parts])
-        returned = [float(answer(n, tokens, world, accum)) for n in nats[:parts]]
-        arrives = sum(returned) / accum / world
+        arrives = 0
+        for part in nats[:parts]:
+            returned = answer(part, tokens, world, accum)
+            arrives += float(returned) / accum / world
         loss = sum(nats[:parts]) / tokens
         problem = f"World {world}, accum {accum}: what arrives is not the loss of the batch."
         assert math.isclose(arrives, loss, rel_tol=1e-6), problem
@@ -59,7 +65,10 @@ def check_4(answer):
     "How much a token counts in a mean of means."
     for lengths, micro, right in _UNJUST:
         case = f"{lengths} in parts of {micro}"
-        factors = [float(a) for a in answer(lengths, micro) or ()]
+        returned = answer(lengths, micro) or []
+        factors = [float(factor) for factor in returned]
         assert len(factors) == len(right), f"{case}: return {len(right)} numbers."
-        close = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(factors, right))
-        assert close, f"{case}: not {[round(a, 3) for a in factors]}."
+        rounded = [round(factor, 3) for factor in factors]
+        for factor, expected in zip(factors, right):
+            close = math.isclose(factor, expected, rel_tol=1e-3)
+            assert close, f"{case}: not {rounded}."

@@ -27,11 +27,11 @@ def _adamw_move(
     "Move one tensor by a step of AdamW."
     b1, b2 = betas
     m.lerp_(p.grad, 1 - b1) # m = b1*m + (1 - b1)*grad
-    v.mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
+    v.mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2) # v = b2*v + (1 - b2)*grad*grad
     mean = m / (1 - b1**t)
     root = (v / (1 - b2**t)).sqrt()
     p.mul_(1 - lr*weight_decay)
-    p.addcdiv_(mean, root + eps, value=-lr)
+    p.addcdiv_(mean, root + eps, value=-lr) # p = p - lr*mean/(root + eps)
 
 # %% ../../nbs/200_optim.ipynb #cbbe9aec
 class AdamW:

@@ -99,7 +99,7 @@ def measure_speed(
 def keep_memory()->Iterator[None]: # while it is open
     "Keep freed memory in the process. Acts on glibc alone. Source: the manual page mallopt(3)."
     libc = ctypes.CDLL(None) if sys.platform == 'linux' else None
-    if not hasattr(libc, 'mallopt'):
+    if not hasattr(libc, 'mallopt'): # another system, or a C library without this call
         yield
         return
     M_TRIM_THRESHOLD = -1 # numbers from malloc.h

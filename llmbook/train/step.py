@@ -63,7 +63,7 @@ def micro_batch_size(
 # %% ../../nbs/210_step.ipynb #dd3d2daf
 @dataclass
 class Speed:
-    "What may be changed for speed. The defaults are exact: fp32, eager."
+    "Settings for speed. The defaults are exact: fp32, not compiled."
     precision:str='fp32' # or bf16: matrix products in bfloat16, weights in fp32
     threads:int=0 # of the processor; 0 leaves torch's choice
     compile:bool=False # fuse operations with torch.compile?
@@ -79,7 +79,7 @@ class Host:
     ):
         self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         self.model = model.to(self.device)
-        self.forward = self.model # or its compiled form
+        self.forward = self.model # or its compiled form; used in training
         self.micro = micro
         self.accum = accum
         self.speed = speed
@@ -107,7 +107,7 @@ class Host:
         return split_batch(batch, rows)
 
     def score(self, batch:Batch, objective:Objective)->Batch: # on the CPU, like the batches of a stream
-        "Results for each row, without gradients: log-probabilities, values, rewards."
+        "What the objective reads off each row, without gradients."
         self.model.eval()
         return score_rows(self, self.model, batch, objective)
 
@@ -164,7 +164,7 @@ def _optimizer_step(
 
 # %% ../../nbs/210_step.ipynb #a3e41678
 class _SingleProcess:
-    "The answers of an engine that is one process to what many would have to agree on."
+    "What many processes would have to exchange, for an engine of one process."
     rank = data_rank = 0
     world = data_world = 1
 

@@ -63,7 +63,8 @@ def read_state(
             saved[key.removeprefix('weight.')] = tuple(tensor.shape)
     wanted = {name: tuple(p.shape) for p, name in engine.names.items()}
     for name in {**wanted, **saved}:
-        theirs, ours = saved.get(name, 'missing'), wanted.get(name, 'missing')
+        theirs = saved.get(name, 'missing')
+        ours = wanted.get(name, 'missing')
         if theirs == ours: continue
         raise UserError(f"{folder.parent}: a checkpoint of another shape; "
                         f"{name} is {theirs} in the file and {ours} in the model")
