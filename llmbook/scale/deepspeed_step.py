@@ -33,9 +33,11 @@ def import_deepspeed(): # the module, or a line about what is missing
     os.environ.setdefault('DS_ACCELERATOR', 'cuda' if torch.cuda.is_available() else 'cpu')
     try: import deepspeed
     except ImportError:
-        raise UserError("DeepSpeed is not installed; install it with: pip install 'llmbook[scale]'") from None
-    operations = vars(deepspeed.ops).setdefault('__compatible_ops__', {}) # what DeepSpeed believes it could compile
-    operations['deepspeed_shm_comm'] = False # else it is compiled, under a lock
+        raise UserError("DeepSpeed is not installed; "
+                        "install it with: pip install 'llmbook[scale]'") from None
+    # what DeepSpeed believes it could compile; it compiles this one under a lock
+    operations = vars(deepspeed.ops).setdefault('__compatible_ops__', {})
+    operations['deepspeed_shm_comm'] = False
     logging.getLogger('DeepSpeed').setLevel(logging.ERROR)
     theirs = r'.*torch\.distributed\.\w+. is deprecated' # calls inside DeepSpeed
     warnings.filterwarnings('ignore', theirs, FutureWarning)
@@ -47,17 +49,18 @@ def join():
     if dist.is_initialized(): return
     if launched(): return join_ranks()
     os.environ.setdefault('LOCAL_RANK', '0') # DeepSpeed reads it
-    alone = dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0') # port 0: any free one
-    with patch.dict(os.environ, alone): join_ranks()
+    port = '0' # any free one
+    with patch.dict(os.environ, RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=port):
+        join_ranks()
     atexit.register(leave_ranks) # without this, stage 3 aborts the process at its end
 
 # %% ../../nbs/350_deepspeed_step.ipynb #db32e43d
 HALF = {'bf16': torch.bfloat16, 'fp16': torch.float16} # the precisions beside fp32
 
 def ds_config(
-    zero:int=0, # stage: 0 replicates, 1 shards the optimiser's state, 2 also gradients, 3 also weights
-    offload:bool=False, # keep the optimiser's state, and at stage 3 the weights too, in the host's memory?
-    precision:str='fp32', # of weights and gradients: fp32, bf16 or fp16; the master weights stay fp32
+    zero:int=0, # stage: 0 replicates; 1 shards the optimiser's state, 2 gradients too, 3 weights too
+    offload:bool=False, # optimiser's state, and at stage 3 the weights too, in the host's memory?
+    precision:str='fp32', # of weights and gradients: fp32, bf16, fp16; master weights stay fp32
     clip:float=1.0, # largest norm of the gradient; 0 never clips
     persist:int=100_000, # at stage 3, weights of fewer numbers stay complete
 )->dict: # argument of `deepspeed.initialize`
@@ -84,7 +87,8 @@ def _sum_over_ranks(
     device:torch.device, # of this rank
 )->dict: # their sums in float64: numbers as floats, tensors as tensors
     "Add up over all ranks, in one all-reduce."
-    parts = [torch.as_tensor(value, device=device).detach().double() for value in values.values()]
+    tensors = [torch.as_tensor(value, device=device) for value in values.values()]
+    parts = [tensor.detach().double() for tensor in tensors]
     if not parts: return {}
     flat = torch.cat([part.flatten() for part in parts])
     dist.all_reduce(flat)
@@ -164,13 +168,14 @@ def _backward_shares(
         if last:
             stats = _sum_over_ranks(sums, host.device)
             brake.pulled = not math.isfinite(stats['loss'])
-        ds.backward(loss*dist.get_world_size(), scale_wrt_gas=False) # DeepSpeed divides by the world size
+        times_ranks = loss*dist.get_world_size() # DeepSpeed divides by the number of ranks
+        ds.backward(times_ranks, scale_wrt_gas=False)
         heartbeat(task)
     return stats, not math.isfinite(sums['loss'])
 
 # %% ../../nbs/350_deepspeed_step.ipynb #6c2094c4
 class DeepSpeedStep:
-    "A model in DeepSpeed's hands: shares are added up over micro-batches and ranks, then one update, or none."
+    "A model in DeepSpeed's hands: add up shares over micro-batches and ranks, then update once or not at all."
     def __init__(self,
         model:nn.Module, # complete; from here on it may be sharded
         optimizer:torch.optim.Optimizer, # of the model
@@ -191,8 +196,8 @@ class DeepSpeedStep:
         if self.zero:
             self.ds.step()
             norm = self.ds.get_global_grad_norm()
-            skipped = self.optimizer.overflow or norm is None # of DeepSpeed's wrapper around our optimiser
-            return math.nan if skipped else float(norm)
+            overflow = self.optimizer.overflow # DeepSpeed's wrapper around our optimiser says so
+            return math.nan if overflow or norm is None else float(norm)
         norm = float(clip_grads(self.names, self.clip))
         if math.isfinite(norm) and math.isfinite(loss): self.ds.step()
         else: self.ds.zero_grad()
@@ -206,10 +211,12 @@ class DeepSpeedStep:
         task:str, # for the watchdog
         scale:'LossScale|None'=None, # of fp16
     )->tuple[dict, float, bool]: # loss and metrics; norm; is this rank's own loss NaN or infinite?
-        "Forward, backward, update; in fp16 again with half the scale, until no gradient is too large for it."
+        "Forward, backward, update; in fp16 again with half the scale until no gradient is too large."
         if scale: return _take_scaled(self, micro_batches, objective, counts, host, task, scale)
-        stats, bad = _backward_shares(self.ds, self.brake, micro_batches, objective, counts, host, task)
-        return stats, self.update(stats['loss']), bad
+        stats, bad = _backward_shares(
+            self.ds, self.brake, micro_batches, objective, counts, host, task)
+        norm = self.update(stats['loss'])
+        return stats, norm, bad
 
 # %% ../../nbs/350_deepspeed_step.ipynb #3582285a
 def skipped_rows(
@@ -221,12 +228,13 @@ def skipped_rows(
     dist.all_gather_object(said, (bad, rows))
     ranks = [rank for rank, (bad, _) in enumerate(said) if bad]
     if not ranks: ranks = list(range(len(said)))
-    return {'skipped': [row for rank in ranks for row in said[rank][1]], 'skipped_ranks': ranks}
+    named = [row for rank in ranks for row in said[rank][1]]
+    return {'skipped': named, 'skipped_ranks': ranks}
 
 # %% ../../nbs/350_deepspeed_step.ipynb #a32d11e6
 @dataclass
 class LossScale:
-    "The factor of fp16 losses: halved after an overflow, but not below 1, and doubled after enough calm steps."
+    "The factor of fp16 losses: halved after an overflow, down to 1; doubled after enough calm steps."
     value:float=2.0**16 # what losses are multiplied by
     calm:int=0 # steps in a row that went well with it
     window:int=1000 # calm steps after which it is doubled
