@@ -16,10 +16,12 @@ def check_1(answer):
         all_tokens = sum(sum(tokens) for _, tokens in ranks)
         handed_in = 0.0
         for nats, tokens in ranks:
-            for s, n in zip(nats, tokens): handed_in += answer(s, n, all_tokens, world, accum)
+            for own_nats, own_tokens in zip(nats, tokens):
+                handed_in += answer(own_nats, own_tokens, all_tokens, world, accum)
         found, right = handed_in / accum, all_nats / all_tokens
         case = f"{world} ranks, micro-batches per rank: {accum}"
-        assert math.isclose(found, right), f"{case}. The library makes {found:.3f} of it, not {right:.3f}."
+        made = f"The library makes {found:.3f} of it, not {right:.3f}."
+        assert math.isclose(found, right), f"{case}. {made}"
 
 
 def check_2(answer):
@@ -38,14 +40,19 @@ class _Group:
 
 def _ask_all(answer, asked, full, said):
     "The answers of all ranks, and what each has asked."
-    groups = [_Group(said) for _ in asked]
-    stops = [bool(answer(group, bool(a), bool(f))) for group, a, f in zip(groups, asked, full)]
+    groups, stops = [_Group(said) for _ in asked], []
+    for group, own_asked, own_full in zip(groups, asked, full):
+        stop = answer(group, bool(own_asked), bool(own_full))
+        stops.append(bool(stop))
     return stops, [group.flags for group in groups]
+
+
+ASKED_AND_FULL = [((0, 0), (0, 0)), ((1, 0), (0, 0)), ((0, 0), (0, 1)), ((1, 1), (1, 0))] # of two ranks
 
 
 def check_3(answer):
     "Two ranks that stop together."
-    for asked, full in (((0, 0), (0, 0)), ((1, 0), (0, 0)), ((0, 0), (0, 1)), ((1, 1), (1, 0))):
+    for asked, full in ASKED_AND_FULL:
         case = f"Asked {asked}, full {full}"
         _, flags = _ask_all(answer, asked, full, said=False)
         calls = [len(flags_of_rank) for flags_of_rank in flags]
