@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 TESTS := $(VENV)/.tests
 PEERS := $(VENV)/.peers
-README := $(BIN)/python -m nbconvert --to markdown --no-input --log-level ERROR --stdout nbs/index.ipynb | sed -E 's,\]\(([0-9a-z_]+\.(ipynb|md)|images/),](nbs/\1,g; s,\]\(\.\./,](,g'
+README := $(BIN)/python -m nbconvert --to markdown --no-input --log-level ERROR --stdout nbs/index.ipynb | sed -E 's,\]\(([0-9a-z_]+\.(ipynb|md)|images/),](nbs/\1,g; s,\]\(\.\./,](,g; s,href="([0-9a-z_]+\.(ipynb|md)),href="nbs/\1,g'
 # Pages whose cells read the library and the results, and show nothing else.
 PAGES := commands library layouts index
 
@@ -74,7 +74,7 @@ readme-text:
 	@$(README)
 
 docs: $(TESTS) ## the site, in _docs (needs quarto)
-	@if command -v quarto > /dev/null; then $(BIN)/nbdev-docs; else echo "The site needs Quarto, from quarto.org: install it and run 'make docs' again."; fi
+	@if command -v quarto > /dev/null; then PYTHONPATH=. $(BIN)/nbdev-docs; else echo "The site needs Quarto, from quarto.org: install it and run 'make docs' again."; fi
 
 bench: $(PEERS) ## the benchmarks, a script each
 	@for script in benchmarks/*.py; do [ ! -f "$$script" ] || $(BIN)/python "$$script" $(ARGS) || exit 1; done

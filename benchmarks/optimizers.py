@@ -1,5 +1,8 @@
 """AdamW and Muon on the same model, the same batches and the same schedule: nats per token on held-out stories, and time.
 
+One seed and the learning rates that are given: a fair comparison needs a grid of rates for each optimiser, wide enough
+that neither's best is at its edge.
+
 python benchmarks/optimizers.py [--tokens 820000] [--lr-adamw 3e-3 6e-3] [--lr-muon 5e-3 1e-2]
 """
 import argparse

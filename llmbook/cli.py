@@ -20,7 +20,7 @@ VERBS = { # verb -> module, function, does it train?
     'tokens': ('llmbook.text.store', 'tokens', False),
     'pretrain': ('llmbook.train.clm', 'pretrain', True),
     'generate': ('llmbook.model.completion', 'generate_text', False),
-    'evaluate': ('llmbook.evaluation.perplexity', 'evaluate', False),
+    'evaluate': ('llmbook.evaluation.measure', 'evaluate', False),
     'report': ('llmbook.evaluation.report', 'report', False),
     'env': ('llmbook.core', 'environment', False),
 }

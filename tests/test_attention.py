@@ -9,7 +9,7 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaConfig, LlamaRotaryEmbedding
 
 from llmbook.model.attention import (
-    Attention, attend, causal_mask, fused_attend, repeat_kv, rotary_angles, rotate, segment_mask,
+    Attention, _RotateFunction, attend, causal_mask, fused_attend, repeat_kv, rotary_angles, rotate, segment_mask,
 )
 
 SHAPES = [(1, 1, 1, 1, 2), (2, 3, 5, 5, 4), (3, 2, 4, 9, 8), (1, 4, 1, 7, 16), (2, 2, 33, 33, 6)]  # B, H, T, S, D
@@ -102,6 +102,32 @@ def test_rotary_is_a_turn_and_knows_distances_only(theta):
     for m, n in ((0, 0), (5, 2), (3, 9)):
         for shift in (1, 10, 200): same(score(m + shift, n + shift), score(m, n), 1e-3)
     assert abs(score(5, 2) - score(2, 5)) > 1e-2
+
+
+@pytest.mark.parametrize('dtype,tol', [(torch.float32, 1e-6), (torch.float64, 1e-6), (torch.bfloat16, 2e-2)])
+def test_the_turn_of_the_layer_equals_rotate_forward_and_backward(dtype, tol):
+    assert Attention.turn == _RotateFunction.apply
+    g = torch.Generator().manual_seed(0)
+    x, slope = torch.randn(2, 2, 3, 5, 8, generator=g).to(dtype)
+    cos, sin = rotary_angles(torch.tensor([[0, 1, 2, 3, 4], [7, 8, 9, 100, 3]]), 8)
+    turned, slopes = [], []
+    for turn in (rotate, Attention.turn):
+        leaf = x.clone().requires_grad_()
+        turned.append(turn(leaf, cos, sin))
+        slopes += torch.autograd.grad(turned[-1], leaf, slope)
+    assert turned[1].dtype == slopes[1].dtype == dtype
+    same(turned[1], turned[0], tol)
+    same(slopes[1], slopes[0], tol)
+
+
+def test_order_is_invisible_to_one_causal_layer_and_not_to_two():
+    "Without positions; Haviv et al. 2022."
+    q, k, v = (x.detach() for x in qkv(1, 2, 8, 8, 16))
+    p, mask = torch.tensor([3, 0, 5, 2, 6, 4, 1, 7]), causal_mask(8)
+    one, shuffled = attend(q, k, v, mask), attend(q[:, :, p], k[:, :, p], v[:, :, p], mask)
+    same(shuffled[:, :, -1], one[:, :, -1])
+    two, shuffled = attend(one, one, one, mask), attend(shuffled, shuffled, shuffled, mask)
+    assert (shuffled - two)[:, :, -1].abs().max() > 0.1
 
 
 def test_rotary_rows_may_have_positions_of_their_own():

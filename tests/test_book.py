@@ -43,8 +43,9 @@ def results(out): return [json.loads((out/name).read_text()) for name in ('resul
 
 def test_report_has_every_section(whole):
     text = (whole/'report.md').read_text()
-    for section in ('What was read', 'What was kept, as tokens', 'Training: pretrain', 'Settings: pretrain', 'The ladder: world',
-                    'Held-out real text', 'Samples', 'How to go on'): assert f'## {section}' in text, section
+    for section in ('The ladder: world', 'Loss: pretrain', 'What it writes', 'Held-out real text', 'The run: pretrain',
+                    'Settings: pretrain', 'Text that was read', 'Tokens that were kept', 'All samples', 'How to continue'):
+        assert f'## {section}' in text, section
     assert all(f'| {rung} |' in text for rung in ('uniform', 'unigram', '5-gram', 'unigram by kind', 'model', 'exact floor'))
     assert (whole/'report.html').exists() and 'commit' in text
     tasks, samples = results(whole)

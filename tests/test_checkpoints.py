@@ -107,6 +107,7 @@ def write_and_die(folder, at):
     return process.exitcode == 0
 
 
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork, which Windows lacks')
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('replaces', [True, False])
 def test_killed_at_any_line_old_or_new_is_there(tmp_path, replaces):

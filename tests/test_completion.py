@@ -1,8 +1,12 @@
 "Completion: prompts to text, whatever special tokens a model has, and the same for the same seed."
 
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import llmbook
 from llmbook.core import UserError
 from llmbook.files import read_json, write_json
 from llmbook.model.completion import continue_text, generate_text, prompts_from
@@ -31,6 +35,15 @@ def test_other_special_tokens(tmp_path, tokenizer):
         assert generate_text(str(tmp_path), 'the lamp', n=20, temperature=0) == [wanted]
     write_json(tmp_path/'config.json', j | dict(bos_token_id=None))
     with pytest.raises(UserError, match='--prompt'): generate_text(str(tmp_path), '')
+
+
+def test_a_story_stops_where_transformers_stops():
+    nano = str(Path(llmbook.__file__).parent/'assets'/'nano-pretrain')
+    theirs = AutoModelForCausalLM.from_pretrained(nano, dtype=torch.float32)  # its file is in bf16
+    words = AutoTokenizer.from_pretrained(nano)
+    ids = theirs.generate(**words('Long ago', return_tensors='pt'), do_sample=False, max_new_tokens=200)[0]
+    assert ids[-1] == 2 and len(ids) < 150
+    assert generate_text(nano, 'Long ago', n=200, temperature=0) == [words.decode(ids, skip_special_tokens=True)]
 
 
 def test_same_text_for_the_same_seed_and_no_draw_from_the_training(tmp_path, tokenizer):

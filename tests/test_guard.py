@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -79,7 +80,8 @@ def ring_with_two_missing():
 def test_a_hang_shows_the_stuck_ranks_stack():
     "One sleeps, one cannot even answer; the two that wait in the ring are not stuck."
     text = failure(ring_with_two_missing, 4, hang_timeout=1)
-    assert text.startswith('rank 1, 2: stuck for 1 s while rank 0 was at: ring_with_two_missing; what it was doing:\nrank 1\n')
+    head = 'ranks 1, 2: stuck for 1 s while rank 0 was at: ring_with_two_missing; the stack of each stuck rank:'
+    assert text.startswith(f'{head}\nrank 1\n')
     frames = [line for line in text.splitlines() if 'File "' in line]
     assert all(__file__ in line for line in frames) and 'in asleep' in frames[-1] and 'time.sleep(1000)' in text
     assert text.endswith('\nrank 2\nno answer') and text.count('\nrank ') == 2
@@ -90,7 +92,8 @@ def each_waits_for_the_other(): dist.recv(torch.ones(1), 1 - dist.get_rank())
 
 def test_a_deadlock_shows_all_stacks():
     text = failure(each_waits_for_the_other, 2, hang_timeout=1)
-    assert text.startswith('rank 0, 1: stuck for 1 s') and text.count('in each_waits_for_the_other') == 2
+    assert text.startswith('ranks 0, 1: stuck for 1 s at: each_waits_for_the_other; ')
+    assert text.count('in each_waits_for_the_other') == 2
 
 
 def waits_for_a_sleeper():
@@ -105,14 +108,14 @@ def test_who_waits_for_a_message_is_not_stuck():
 
 
 def busy():
-    "Longer than the patience, but something gets done; and a guarded block in a guarded block."
+    "Longer than the timeout, but something gets done; and a guarded block in a guarded block."
     for i in range(6):
         heartbeat(f'part {i}')
         with guarded('inside'): time.sleep(0.3)
     return True
 
 
-def test_patience_counts_from_the_last_beat(): assert launch(busy, 2, hang_timeout=1) == [True]*2
+def test_the_timeout_counts_from_the_last_beat(): assert launch(busy, 2, hang_timeout=1) == [True]*2
 
 
 # Without other ranks
@@ -131,17 +134,40 @@ def test_whoever_claims_first_speaks_alone(order):
     store, said = dist.HashStore(), []
     with ThreadPoolExecutor() as pool: dogs = list(pool.map(lambda r: guard.Watchdog(store, r, 3, said.append), range(3)))
     assert [sorted(dog.neighbours) for dog in dogs] == [[1, 2], [0, 2], [0, 1]]
-    for r in order: dogs[r].claim(f'rank {r}: on purpose', 1)
+    for r in order: guard._claim(dogs[r], f'rank {r}: on purpose', 1)
     assert said == [f'rank {order[0]}: on purpose']
 
 
-@pytest.mark.parametrize('waits, stuck, witness', [
-    ({0: True, 1: False, 2: True}, [1], 0), ({0: False, 1: False}, [0, 1], 0), ({0: True, 1: True}, [0, 1], 0),
-    ({1: True}, [0], 1), ({}, [0, 1], 0)])
-def test_whom_the_others_wait_for(waits, stuck, witness):
-    "Who waits is not stuck, unless all wait; who does not answer is."
+@pytest.mark.parametrize('waits, stuck, where', [
+    ({0: True, 1: False, 2: True}, [1], 'while rank 0 was at: task 0'), ({0: False, 1: True}, [0], 'while rank 1 was at: task 1'),
+    ({0: False, 1: False}, [0, 1], 'at: task 0'), ({0: True, 1: True}, [0, 1], 'at: task 0'),
+    ({1: True}, [0], 'while rank 1 was at: task 1'), ({}, [0, 1], 'at: an unknown task')])
+def test_whom_the_others_wait_for(waits, stuck, where):
+    "A rank that waits is not stuck, unless all wait; a rank that does not answer is."
     stacks = {r: (f'  at {r}\n', wait, f'task {r}') for r, wait in waits.items()}
     found, text = guard._hang_message(stacks, max(2, len(waits)), 30)
-    assert found == stuck and text.startswith(f"rank {', '.join(map(str, stuck))}: stuck for 30 s while rank {witness} was at: ")
+    who = 'ranks 0, 1' if len(stuck) == 2 else f'rank {stuck[0]}'
+    assert found == stuck and text.startswith(f'{who}: stuck for 30 s {where}; the stack of each stuck rank:\n')
     assert re.findall(r'^rank (\d)$', text, re.M) == [str(r) for r in stuck]
     assert [f'  at {r}' in text for r in waits] == [r in stuck for r in waits]
+
+
+@pytest.mark.parametrize('error, code, said', [
+    (UserError('--steps 0'), 2, 'llmbook: rank 3: --steps 0\n'),
+    (RuntimeError('late'), 1, 'llmbook: rank 3: RuntimeError: late\n')])
+def test_abort_without_a_watchdog(monkeypatch, capfd, error, code, said):
+    "A rank that is alone, or has left the others already: no watchdog, and nobody to wait for."
+    monkeypatch.setattr(guard.os, '_exit', sys.exit)
+    monkeypatch.setattr(guard.signal, 'signal', lambda *args: None)
+    monkeypatch.setenv('RANK', '3')
+    assert guard._GUARD is None
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as caught: guard.abort(error)
+    assert caught.value.code == code and capfd.readouterr().err.startswith(said) and time.monotonic() - began < 1
+
+
+def test_a_zombie_is_not_alive():
+    process = subprocess.Popen(['true'])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended; its exit code is still to be asked for
+    assert not guard.alive(process.pid)
+    assert process.wait() == 0

@@ -1,4 +1,4 @@
-"The ledger: it prices texts exactly, writing and reading agree, and what is no text of the program is refused."
+"The ledger: texts are priced exactly, reading undoes writing, and any other text is refused."
 import math
 from collections import Counter
 
@@ -36,7 +36,8 @@ def test_a_wrong_factor_is_noticed(monkeypatch):
     choose = Source.choose
 
     def forgetful(self, kind, options, weights=None):
-        before, value = self.logp, choose(self, kind, options, weights)
+        before = self.logp
+        value = choose(self, kind, options, weights)
         if kind == 'name': self.logp = before
         return value
     monkeypatch.setattr(Source, 'choose', forgetful)
@@ -44,8 +45,10 @@ def test_a_wrong_factor_is_noticed(monkeypatch):
 
 
 def test_writing_draws_what_the_ledger_says():
-    drawn, n = Counter(''.join(written(seed).parts) for seed in range(4000)), 4000
-    assert all(abs(drawn[t] - n*p) < 4*(n*p*(1 - p))**0.5 for t, p in EXACT.items())
+    n = 4000
+    drawn = Counter(''.join(written(seed).parts) for seed in range(n))
+    for text, p in EXACT.items():
+        assert abs(drawn[text] - n*p) < 4*(n*p*(1 - p))**0.5
 
 
 def test_reading_undoes_writing():
@@ -58,11 +61,19 @@ def test_reading_undoes_writing():
         assert sum(exact for exact, _ in w.costs) == pytest.approx(w.logp)
 
 
+def test_a_reader_stops_where_the_program_stops():
+    text = 'Odo took the rope.'
+    source = Reader(text + ' More.')
+    tale(source)
+    assert source.size == len(text)
+
+
 def test_the_same_text_for_the_same_seed(): assert written(3).parts == written(3).parts
 
 
 def test_what_is_no_text_is_refused():
-    with pytest.raises(ValueError, match="at character 13 expected ' lamp.', found ' rope.'"): tale(Reader('Mira took the rope.'))
+    with pytest.raises(ValueError, match="at character 13 expected ' lamp.', found ' rope.'"):
+        tale(Reader('Mira took the rope.'))
     with pytest.raises(ValueError, match='at character 4'): tale(Reader('Mira gave'))
 
 

@@ -32,9 +32,27 @@ def test_any_text_survives(text):
     page = Page(as_html([Part('title', text), Part('text', text), Part('code', text), Part('table', [(text,), (text,)]),
                          Part('figures', [(text, text)])]))
     assert page.tags == set('html head meta title style body h1 p pre table tr th td ul li b'.split())
-    assert re.sub(r'\\([\\`*_\[\]<>|#&~$])', r'\1', _plain_markdown(text)) == ' '.join(text.split())
+    assert re.sub(r'\\([\\`*_\[\]<>|#&~$.)+-])', r'\1', _plain_markdown(text)) == ' '.join(text.split())
     fence, *body, last = _fenced(text).split('\n')
     assert last == fence and '\n'.join(body) == text and not any(line.strip().startswith(fence) for line in text.splitlines())
+
+
+def test_a_line_is_no_list():
+    for text, plain in (('- a', '\\- a'), ('+ a', '\\+ a'), ('12. a', '12\\. a'), ('1) a', '1\\) a'), ('---', '\\---'),
+                        ('0.910', '0.910'), ('-5', '-5'), ('a - b', 'a - b')):
+        assert _plain_markdown(text) == plain
+
+
+def test_numbers_are_aligned_to_the_right():
+    rows = [('name', 'nats', 'error', 'tokens'), ('a', '1.25', 'not known', '58,422'), ('b', '-0.5 ± 0.004', '0.1', '9 %')]
+    page = as_html([Part('title', 't'), Part('table', rows)])
+    assert page.count('<th class="number">') == 3 and page.count('<td class="number">') == 6
+    assert '<td>a</td>' in page
+
+
+def test_a_subtitle_is_text():
+    page = as_html([Part('title', 't', '<b>now</b>')])
+    assert '<p class="subtitle">&lt;b&gt;now&lt;/b&gt;</p>' in page
 
 
 def test_markdown_pictures_bring_a_ground(tmp_path):

@@ -1,5 +1,4 @@
 "Perplexity: each token once, errors that hold, the floor that nobody passes, the same loss as transformers."
-import json
 import math
 
 import numpy as np
@@ -8,10 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbook.core import UserError
 from llmbook.evaluation.perplexity import (
-    as_ids, bits_per_byte, gap_closed, ngram_nats, document_nats, evaluate, oracle_nats, ladder, questions, rate, text_task,
-    world_task,
+    as_ids, bits_per_byte, document_nats, gap_closed, ladder, oracle_nats, questions, rate,
 )
 from llmbook.model.hf_format import save_model
 from llmbook.model.ngram import Ngram
@@ -107,49 +104,9 @@ def test_nobody_passes_the_floor(world):
     assert cheat.mean < -3 * cheat.error
 
 
-def test_alarm(world):
-    "`under_floor` rings for a model that knows the stories by heart, and for no other."
-    train, val, tokenizer, seen, ids = world
-    counted = ngram_nats(ids, seen, 500)
-    honest = world_task(decoder(500), tokenizer, val, counted)
-    assert not honest['under_floor'] and [r['name'] for r in honest['ladder']][-1] == 'exact floor'
-
-    class Heart(Even):
-        def forward(self, batch, *_):
-            table = {tuple(d[:k]): d[k] for d in ids for k in range(1, len(d))}
-            out = torch.zeros(*batch.shape, 500)
-            for r, row in enumerate(batch.tolist()):
-                for t in range(len(row)): out[r, t, table.get(tuple(row[:t + 1]), 0)] = 20
-            return out
-    assert world_task(Heart(500, 256), tokenizer, val, counted)['under_floor']
-
-
 def test_closed_and_ladder(world):
     ids = world[4]
     costs = oracle_nats(world[1])
     half = (costs['unigram by kind'] + costs['exact floor']) / 2
     for model, share in ((costs['unigram by kind'], 0), (half, 0.5), (costs['exact floor'], 1)):
         assert gap_closed(ladder(costs | {'model': model}, ids)) == pytest.approx(share)
-
-
-def test_evaluate(world, tmp_path, capsys):
-    train, val, tokenizer, _, ids = world
-    save_model(decoder(500), tokenizer, tmp_path/'model')
-    (tmp_path/'a.txt').write_text(val[0]['text'])
-    found = evaluate(str(tmp_path/'model'), ['text'], text=str(tmp_path/'a.txt'), out=str(tmp_path/'out'))
-    assert json.dumps(json.loads((tmp_path/'out/results.json').read_text())['tasks']) == json.dumps(found)
-    assert found['text']['tokens'] == len(ids[0]) - 1 and 'bits' in capsys.readouterr().out
-    alone = text_task(decoder(500), tokenizer, [{'text': val[0]['text']}])
-    assert json.dumps(found['text']) == json.dumps(alone)
-
-
-@pytest.mark.parametrize('flags, words', [
-    (dict(tasks=['wrold']), ['--tasks wrold', "did you mean 'world'?"]), (dict(tasks=['text']), ['--text']),
-    (dict(docs=1), ['--docs 1', 'at least 2']), (dict(model='{d}/none'), ['no such folder']),
-    (dict(model='{d}/bare'), ['no tokenizer']), (dict(tasks=['text'], text='{d}/none.txt'), ['none.txt', 'no such file'])])
-def test_evaluate_complains(flags, words, tmp_path):
-    save_model(decoder(500), None, tmp_path/'bare')
-    save_model(decoder(500), train_tokenizer(['the mill'] * 3, 264), tmp_path/'small')
-    flags = {k: v.format(d=tmp_path) if isinstance(v, str) else v for k, v in flags.items()}
-    with pytest.raises(UserError) as e: evaluate(**dict(model=str(tmp_path/'small')) | flags)
-    assert all(w in str(e.value) for w in words) and '\n' not in str(e.value)

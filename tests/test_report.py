@@ -80,10 +80,27 @@ def test_same_folder_same_bytes(run):
 def test_words_for_what_is_odd(run):
     results = json.loads((run/'results.json').read_text())
     for change, words in (({'gap_closed': -1.3}, 'has not reached the unigram by kind'),
-                          ({'under_floor': True}, 'no honest model is')):
+                          ({'under_floor': True}, 'no honest model can be')):
         write_json(run/'results.json', {'tasks': {'world': results['tasks']['world'] | change}})
         text, _ = pages(run)
         assert words in text and '-130%' not in text
+
+
+def test_what_the_beginning_is_worth(run):
+    results = json.loads((run/'results.json').read_text())
+    for gain, words in ((0.8, 'so it uses what came before'), (0.02, 'no sign that it uses what came before')):
+        world = results['tasks']['world'] | dict(context_gain=gain, context_gain_error=0.01)
+        write_json(run/'results.json', {'tasks': {'world': world}})
+        assert words in html.unescape(pages(run)[0]) and f'{gain:.3f} ± 0.010' in pages(run)[0]
+
+
+def test_the_best_sample_comes_first(run):
+    good = 'One evening Mira lived in the mill. Odo was in the barn with a red bell.'
+    write_json(run/'samples.json', [{'prompt': '', 'text': text, 'truth': ''} for text in ('Mira slept.', good)])
+    text, _ = pages(run)
+    places = [text.index(words) for words in ('What was trained', '<ul>', 'The ladder', 'Loss:', good, 'Held-out real text',
+                                              'Settings:', 'All samples')]
+    assert places == sorted(places)
 
 
 def test_a_run_that_was_killed_or_diverged(run):

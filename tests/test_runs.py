@@ -5,7 +5,7 @@ import pytest
 
 from llmbook.core import UserError
 from llmbook.files import read_json, write_json
-from llmbook.train.runs import Run, _aside, read_log
+from llmbook.train.runs import Run, _aside, _drop_old, read_log
 
 
 def test_killed_while_the_first_file_was_written(tmp_path):
@@ -25,6 +25,18 @@ def test_a_log_cut_between_any_two_bytes(tmp_path):
         (tmp_path/'run/log.jsonl').write_bytes(text[:n])
         run.truncate_log(2)
         assert (tmp_path/'run/log.jsonl').read_bytes() == (text if n >= len(text) - 1 else text[:first])
+
+
+def test_what_follows_a_broken_line_is_not_believed(tmp_path):
+    (tmp_path/'log.jsonl').write_text('{"step": 1}\n{"step": 2\n{"step": 3}\n')
+    assert read_log(tmp_path/'log.jsonl') == [{'step': 1}] and read_log(tmp_path/'nowhere.jsonl') == []
+
+
+@pytest.mark.parametrize('keep, left', [(0, [1, 2, 3, 4]), (1, [4]), (3, [2, 3, 4]), (9, [1, 2, 3, 4])])
+def test_the_newest_checkpoints_are_kept(tmp_path, keep, left):
+    for step in (3, 1, 4, 2): (tmp_path/f'step-{step:08d}').mkdir()
+    _drop_old(tmp_path, keep)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f'step-{step:08d}' for step in left]
 
 
 def test_the_folder_of_another_run(tmp_path):

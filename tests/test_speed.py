@@ -1,4 +1,5 @@
 "What pays on this machine: measuring changes nothing, and kept memory is given back."
+import itertools
 import math
 import platform
 import subprocess
@@ -10,7 +11,8 @@ from layouts import CONFIG, Uneven, local
 
 from llmbook.model.transformer import Config, Transformer, flops_per_token
 from llmbook.train.clm import CLM
-from llmbook.train.speed import measure_speed
+from llmbook.train import speed as speed_module
+from llmbook.train.speed import matmul_flops, measure_speed
 from llmbook.train.step import Speed
 
 
@@ -21,6 +23,39 @@ def test_measuring_leaves_no_trace():
     assert isinstance(chosen, Speed) and rates['exact'] > 0 and max(rates.values()) > 0
     assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), random)
     assert all(map(torch.equal, before, engine.names)) and all(p.grad is None for p in engine.names)
+
+
+@pytest.mark.parametrize('rates, compile, right', [
+    ((60, 40, 10, 1), False, Speed('fp32', 2)),
+    ((40, 60, 10, 1), False, Speed('fp32', 1)),
+    ((40, 60, 90, 1), False, Speed('bf16', 2)),
+    ((40, 60, 90, 99), True, Speed('bf16', 2, True)),
+    ((40, 60, 10, 99), True, Speed('fp32', 1, True)),
+    ((40, 60, 10, 50), True, Speed('fp32', 1)),
+])
+def test_the_fastest_choice_comes_back(monkeypatch, rates, compile, right):
+    "On a pretended machine of two threads: rates of two, of one, of bf16, and of the best of them compiled."
+    def look_up(engine, speed, objective, micro, repeats=6):
+        torch.set_num_threads(speed.threads)
+        if speed.compile: return rates[3]
+        return {('fp32', 2): rates[0], ('fp32', 1): rates[1], ('bf16', 2): rates[2]}[speed.precision, speed.threads]
+    monkeypatch.setattr(speed_module, 'rows_per_second', look_up)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        chosen, measured = measure_speed(local(micro=4), CLM(), Uneven()[0], compile)
+        assert chosen == right and torch.get_num_threads() == 2
+        assert ('bf16' in measured) == (rates[2] > rates[0] / 2) and ('compile' in measured) == compile
+    finally: torch.set_num_threads(threads)
+
+
+def test_rates_by_a_clock_that_ticks_once_a_look(monkeypatch):
+    "A try then takes one second, so the rate is the work."
+    monkeypatch.setattr(speed_module.time, 'perf_counter', itertools.count().__next__)
+    assert matmul_flops(128) == 2 * 128**3
+    engine, batch = local(), Uneven()[0]
+    assert speed_module.rows_per_second(engine, Speed(), CLM(), batch, 3) == 8
 
 
 MEMORY = """

@@ -20,6 +20,8 @@ def test_names_of_special_tokens_stay_text_and_the_switch_is_put_back(tokenizer)
     ids, = encode_documents(tokenizer, [{'text': 'the<|end|>cat<|begin|>'}])
     assert ids[0] == BEGIN and ids[-1] == END and not {BEGIN, END} & set(ids[1:-1])
     assert tokenizer.encode_special_tokens is False
+    with pytest.raises(TypeError): list(encode_documents(tokenizer, [{'text': None}]))
+    assert tokenizer.encode_special_tokens is False
     texts = [{'text': 'the cat ' * (i % 7)} for i in range(25)]
     assert list(encode_documents(tokenizer, iter(texts), chunk=4)) == list(encode_documents(tokenizer, texts))
 

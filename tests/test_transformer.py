@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from llmbook.core import UserError
+from llmbook.lesson import grade
 from llmbook.model.hf_format import from_hf, hf_config, to_hf
 from llmbook.model.transformer import (
     MLP, SIZES, Block, Config, Decoder, RMSNorm, SwiGLU, Transformer, config_for, count_parameters, flops_per_token,
@@ -266,3 +267,14 @@ def test_flops_are_six_per_weight_that_multiplies_and_twelve_per_layer_width_and
         if c.arch == 'gpt2': read += model.places.weight.numel()
         for T in (16, 64):
             assert flops_per_token(model, T) == 6 * (count_parameters(model) - read) + 12 * c.n_layer * c.n_embd * T
+
+
+def test_the_exercise_on_norms_takes_any_small_epsilon_and_no_other_norm():
+    for right in (RMSNorm(8), lambda x: RMSNorm(x.size(-1))(x), lambda x: F.rms_norm(x, (8,), eps=1e-8)):
+        assert grade('transformer.3', right)
+    wrong = {
+        'earlier ones feel it': lambda x: x / x.square().mean((1, 2), keepdim=True).sqrt(),
+        'not of size 1': lambda x: F.normalize(x, dim=-1),
+        'another direction': lambda x: F.layer_norm(x, (8,))}
+    for words, answer in wrong.items():
+        assert words in repr(grade('transformer.3', answer))

@@ -6,6 +6,7 @@ import xml
 import xml.dom.minidom
 import xml.etree.ElementTree
 from multiprocessing import Pipe
+from types import SimpleNamespace
 
 import cloudpickle
 import pytest
@@ -68,16 +69,38 @@ def test_globals_and_classes():
 def etree(): return xml.etree.ElementTree.Element('dom').tag
 
 
-def named(): return xml, 'words', etree.dom, etree.minidom
+def named(): return xml.__name__, 'words', etree.dom, etree.minidom
 
 
-def test_parts_of_modules_are_imported_where_they_are_reached():
-    "`dom` and `minidom` are words of the second function, and no part of `xml` that it reaches."
-    def local(fn): return type(fn)(fn.__code__, globals(), 'local')
-    assert travel._reached(etree) >= {'xml', 'xml.etree', 'xml.etree.ElementTree'}
-    assert b'xml.etree.ElementTree' in travel.to_bytes(local(etree))
-    assert b'xml.dom' in cloudpickle.dumps(local(named)) and b'xml.dom' not in travel.to_bytes(local(named))
-    assert sent(local(etree))() == 'dom'
+def alias():
+    x = xml
+    return x.dom.minidom.Document().nodeType
+
+
+def inner():
+    other = SimpleNamespace()
+    other.dom = other.minidom = None
+    return (lambda: xml.dom.minidom.Document().nodeType)()
+
+
+def as_if_of_a_cell(fn): return type(fn)(fn.__code__, globals(), 'local')
+
+
+def test_submodules_are_imported_where_they_may_be_used():
+    "`dom` and `minidom` occur in the second function, which uses no submodule of `xml`."
+    assert travel._dotted_names(etree) == {'xml.etree.ElementTree.Element'}
+    assert b'xml.etree.ElementTree' in travel.to_bytes(as_if_of_a_cell(etree))
+    value = as_if_of_a_cell(named)
+    assert b'xml.dom' in cloudpickle.dumps(value) and b'xml.dom' not in travel.to_bytes(value)
+    assert sent(as_if_of_a_cell(etree))() == 'dom'
+
+
+@pytest.mark.parametrize('fn', [alias, inner])
+def test_a_submodule_that_cloudpickle_keeps_is_kept_where_it_is_used(fn):
+    "Through a local variable, and by a function within the function."
+    value = as_if_of_a_cell(fn)
+    assert b'xml.dom.minidom' in cloudpickle.dumps(value) and b'xml.dom.minidom' in travel.to_bytes(value)
+    assert sent(value)() == 9
 
 
 def test_what_is_bound_to_this_process_is_refused():

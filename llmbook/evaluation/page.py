@@ -21,7 +21,7 @@ class Part(NamedTuple):
     "A piece of a page."
     kind: str # title, heading, text, table, code, figures or picture
     body: Any # a string; of a table, its rows with the head first; of figures, (value, words) each; of a picture, SVG
-    note: str = '' # of a picture, what it shows
+    note: str = '' # of a picture, what it shows; of the title, a line below it
 
 # %% ../../nbs/645_page.ipynb #dea2b3f0
 def svg_of(
@@ -31,22 +31,39 @@ def svg_of(
     import matplotlib.pyplot as plt
     out = io.StringIO()
     with plt.rc_context({'svg.hashsalt': 'llmbook', 'svg.fonttype': 'none'}):
-        fig.savefig(out, format='svg', transparent=True, metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')))
+        no_metadata = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+        fig.savefig(out, format='svg', transparent=True, metadata=no_metadata)
     plt.close(fig)
     svg = out.getvalue()
-    return svg[svg.index('<svg'):].replace(INK.lower(), 'currentColor')
+    without_header = svg[svg.index('<svg'):]
+    return without_header.replace(INK.lower(), 'currentColor')
 
 # %% ../../nbs/645_page.ipynb #2f55266e
+_NUMBER = re.compile(r'about \d[\d.]* \w+|[-+]?\d[\d,]*(\.\d+)?( ?%)?( ± \d[\d.]*)?|not known')
+
+
+def _numeric_columns(
+    rows:list[tuple], # the head first
+)->set[int]: # of the columns that hold numbers alone
+    "Find the columns to be aligned to the right."
+    columns = list(zip(*rows[1:]))
+    return {i for i, cells in enumerate(columns) if all(_NUMBER.fullmatch(str(cell)) for cell in cells)}
+
+
 def _table_html(
     rows:list[tuple], # the head first
 )->str: # a tag
     "A table for a browser."
+    right = _numeric_columns(rows)
     lines = []
     for i, row in enumerate(rows):
         tag = 'td' if i else 'th'
-        cells = ''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in row)
-        lines.append(f'<tr>{cells}</tr>')
-    return '<table>' + ''.join(lines) + '</table>'
+        cells = []
+        for column, cell in enumerate(row):
+            mark = ' class="number"' if column in right else ''
+            cells.append(f'<{tag}{mark}>{html.escape(str(cell))}</{tag}>')
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table>{''.join(lines)}</table>"
 
 # %% ../../nbs/645_page.ipynb #3d38c5e1
 def _picture_html(
@@ -55,24 +72,26 @@ def _picture_html(
     n:int, # its number on the page
 )->str: # a tag
     "A picture for a browser, with words for those who cannot see it."
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf'\g<1>p{n}-', svg) # names must not meet those of the next picture
-    svg = svg.replace('<svg ', f'<svg role="img" aria-label="{html.escape(note)}" ', 1)
-    return f'<figure>{svg}<figcaption>{html.escape(note)}</figcaption></figure>'
+    note = html.escape(note)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf'\g<1>p{n}-', svg) # each name begins with the picture's number
+    svg = svg.replace('<svg ', f'<svg role="img" aria-label="{note}" ', 1)
+    return f'<figure>{svg}<figcaption>{note}</figcaption></figure>'
 
 # %% ../../nbs/645_page.ipynb #44b34946
 def _html_of(
     p:Part, # any but the title
     n:int, # its number on the page
 )->str: # a tag
-    "One part for a browser. Whatever is text is escaped here, and nowhere else."
-    e = html.escape
-    if p.kind == 'heading': return f'<h2>{e(p.body)}</h2>'
-    if p.kind == 'text': return f'<p>{e(p.body)}</p>'
-    if p.kind == 'code': return f'<pre dir="auto">{e(p.body)}</pre>'
-    if p.kind == 'figures':
-        return '<ul>' + ''.join(f'<li><b>{e(str(value))}</b> {e(words)}</li>' for value, words in p.body) + '</ul>'
+    "One part for a browser. All text is escaped here, and nowhere else."
+    escape = html.escape
     if p.kind == 'picture': return _picture_html(p.body, p.note, n)
-    return _table_html(p.body)
+    if p.kind == 'table': return _table_html(p.body)
+    if p.kind == 'figures':
+        cards = [f'<li><b>{escape(str(value))}</b> {escape(words)}</li>' for value, words in p.body]
+        return f"<ul>{''.join(cards)}</ul>"
+    opening = {'heading': '<h2>', 'text': '<p>', 'code': '<pre dir="auto">'}[p.kind]
+    closing = {'heading': '</h2>', 'text': '</p>', 'code': '</pre>'}[p.kind]
+    return f'{opening}{escape(p.body)}{closing}'
 
 # %% ../../nbs/645_page.ipynb #b882e45d
 def as_html(
@@ -80,41 +99,54 @@ def as_html(
 )->str: # one file, no script, nothing to fetch
     "A page for a browser."
     title = html.escape(parts[0].body)
+    subtitle = f'<p class="subtitle">{html.escape(parts[0].note)}</p>\n' if parts[0].note else ''
     body = '\n'.join(_html_of(p, n) for n, p in enumerate(parts[1:], 1))
     style = files('llmbook').joinpath('assets', 'report.css').read_text('utf-8').strip()
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width,initial-scale=1">\n<title>{title}</title>\n'
-            f'<style>{style}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n')
+            f'<style>{style}</style></head>\n<body><h1>{title}</h1>\n{subtitle}{body}\n</body></html>\n')
 
 # %% ../../nbs/645_page.ipynb #a98e4ae2
 def _plain_markdown(
     text:str, # from anywhere
 )->str: # one line of Markdown that shows it
-    "Text that stays text: every character that Markdown reads is taken at its word."
-    return re.sub(r'([\\`*_\[\]<>|#&~$])', r'\\\1', ' '.join(str(text).split()))
+    "Escape what Markdown would read as a mark, within a line and at its beginning."
+    line = ' '.join(str(text).split())
+    line = re.sub(r'([\\`*_\[\]<>|#&~$])', r'\\\1', line)
+    return re.sub(r'^(\d{0,9})([-+.)])(?=[\s-]|$)', r'\1\\\2', line)  # the mark of a list or a rule
 
 # %% ../../nbs/645_page.ipynb #76babd53
 def _fenced(
     text:str, # from anywhere
 )->str: # a block of code
     "A fence that is longer than any run of backticks in the text."
-    runs = re.findall('`+', text)
-    fence = '`' * max(3, 1 + max(map(len, runs), default=0))
+    longest = max(map(len, re.findall('`+', text)), default=0)
+    fence = '`' * max(3, longest + 1)
     return f'{fence}\n{text}\n{fence}'
 
 # %% ../../nbs/645_page.ipynb #8d98ac64
+def _table_markdown(
+    rows:list[tuple], # the head first
+)->str: # Markdown
+    "A table for a terminal; a colon aligns a column of numbers to the right."
+    right = _numeric_columns(rows)
+    lines = [' | '.join(map(_plain_markdown, row)) for row in rows]
+    below_head = ['---:' if i in right else '---' for i in range(len(rows[0]))]
+    lines.insert(1, ' | '.join(below_head))
+    return '\n'.join(f'| {line} |' for line in lines)
+
+# %% ../../nbs/645_page.ipynb #1c6d3dda
 def _markdown_of(
     p:Part, # any but the title and pictures
 )->str: # Markdown
     "One part for a terminal."
-    line = _plain_markdown
-    if p.kind == 'heading': return f'## {line(p.body)}'
-    if p.kind == 'text': return line(p.body)
+    plain = _plain_markdown
+    if p.kind == 'heading': return f'## {plain(p.body)}'
+    if p.kind == 'text': return plain(p.body)
     if p.kind == 'code': return _fenced(p.body)
-    if p.kind == 'figures': return '\n'.join(f'- **{line(value)}** {line(words)}' for value, words in p.body)
-    rows = [' | '.join(map(line, row)) for row in p.body]
-    rows.insert(1, ' | '.join(['---']*len(p.body[0]))) # the line below the head
-    return '\n'.join(f'| {row} |' for row in rows)
+    if p.kind == 'figures':
+        return '\n'.join(f'- **{plain(value)}** {plain(words)}' for value, words in p.body)
+    return _table_markdown(p.body)
 
 # %% ../../nbs/645_page.ipynb #aff29a65
 def as_markdown(
@@ -122,13 +154,16 @@ def as_markdown(
     folder:Path, # pictures are written here, beside the page
 )->str: # Markdown
     "The same page as text."
-    lines, pictures = [f'# {_plain_markdown(parts[0].body)}'], 0
+    lines = [f'# {_plain_markdown(parts[0].body)}']
+    if parts[0].note: lines.append(_plain_markdown(parts[0].note))
+    pictures = 0
     for p in parts[1:]:
         if p.kind != 'picture':
             lines.append(_markdown_of(p))
             continue
         pictures += 1
         name = f'report-{pictures}.svg'
-        write_text(Path(folder)/name, p.body.replace('<svg ', '<svg style="background:#fff" ', 1))
+        on_white = p.body.replace('<svg ', '<svg style="background:#fff" ', 1)
+        write_text(Path(folder)/name, on_white)
         lines.append(f'![{_plain_markdown(p.note)}]({name})')
     return '\n\n'.join(lines) + '\n'

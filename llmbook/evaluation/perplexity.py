@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['questions', 'as_ids', 'document_nats', 'Rate', 'rate', 'bits_per_byte', 'ngram_nats', 'oracle_nats', 'Rung', 'ladder',
-           'gap_closed', 'world_task', 'text_task', 'plus_minus', 'print_task', 'evaluate']
+           'plus_minus', 'gap_closed']
 
 # %% ../../nbs/600_perplexity.ipynb #1e4be144
+# B batch, T time, V vocabulary
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +17,9 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
 
-from ..core import UserError, did_you_mean
-from ..files import write_json
-from ..model.checkpoints import load_model
 from ..model.ngram import Ngram, uniform_nats
 from ..text.batches import IGNORE, document_batches
 from ..text.store import encode_documents
-from ..text.corpus import HELD_START, hold_out, local_documents, pydoc_documents, world_documents
 
 # %% ../../nbs/600_perplexity.ipynb #218c9939
 def questions(
@@ -37,7 +33,7 @@ def as_ids(
     tokenizer:Tokenizer, # of the model
     documents:list[dict], # with text
 )->list[list[int]]: # ids, begin and end included
-    "Documents as the model reads them."
+    "Documents as the ids that the model reads."
     return list(encode_documents(tokenizer, documents))
 
 # %% ../../nbs/600_perplexity.ipynb #1706be8e
@@ -50,13 +46,16 @@ def document_nats(
     block_size:int|None=None, # longest row, tokens; None is the model's
 )->np.ndarray: # (documents,) nats
     "What each document costs the model: the sum of -log p over every token but <|begin|>."
-    nats, was, device = np.zeros(len(documents)), model.training, next(model.parameters()).device
+    nats = np.zeros(len(documents))
+    training = model.training
+    device = next(model.parameters()).device
     model.eval()
     for batch in document_batches(documents, block_size or model.config.block_size, size, stride):
-        logits = model(batch['ids'].to(device)).double().cpu()  # (B,T,V)
-        loss = F.cross_entropy(logits.transpose(1, 2), batch['labels'], ignore_index=IGNORE, reduction='none')
+        logits = model(batch['ids'].to(device))  # (B,T,V)
+        logits = logits.double().cpu().transpose(1, 2)  # (B,V,T)
+        loss = F.cross_entropy(logits, batch['labels'], ignore_index=IGNORE, reduction='none')  # (B,T)
         np.add.at(nats, batch['rows'].numpy(), loss.sum(1).numpy())
-    model.train(was)
+    model.train(training)
     return nats
 
 # %% ../../nbs/600_perplexity.ipynb #10d9aa40
@@ -67,20 +66,22 @@ class Rate(NamedTuple):
 
 
 def rate(
-    amounts:np.ndarray, # of every document: nats, or a difference of nats
-    sizes:np.ndarray, # of every document: tokens or bytes
-)->Rate: # amount a unit of size
-    "Sum over sum. Documents are drawn, not tokens, so the error comes from documents. Source: Cochran 1977, section 2.11."
-    r, n = amounts.sum() / sizes.sum(), len(sizes)
-    spread = np.square(amounts - r*sizes).sum() * n / (n - 1) if n > 1 else math.nan # one document shows no spread
-    return Rate(float(r), float(math.sqrt(spread) / sizes.sum()))
+    amounts:np.ndarray, # (documents,) nats, or a difference of nats
+    sizes:np.ndarray, # (documents,) tokens or bytes
+)->Rate: # amount per unit of size
+    "Sum over sum, with an error that comes from documents, not from tokens. Source: Cochran 1977, section 2.11."
+    n, total = len(sizes), sizes.sum()
+    r = amounts.sum() / total
+    if n < 2: return Rate(float(r), math.nan) # one document shows no spread
+    spread = np.square(amounts - r*sizes).sum() * n / (n - 1)
+    return Rate(float(r), float(math.sqrt(spread) / total))
 
 
 def bits_per_byte(
-    nats:np.ndarray, # of every document
+    nats:np.ndarray, # (documents,)
     texts:list[str], # the documents
 )->Rate: # bits per byte
-    "The measure that does not depend on the tokenizer."
+    "Bits per byte of UTF-8: a measure that does not depend on the tokenizer."
     return rate(nats / math.log(2), np.array([len(t.encode()) for t in texts]))
 
 # %% ../../nbs/600_perplexity.ipynb #ef30c6f0
@@ -90,23 +91,28 @@ def ngram_nats(
     vocab_size:int, # number of ids
 )->dict[str, np.ndarray]: # rung -> nats of every document
     "The rungs that counting reaches."
-    return {'uniform': uniform_nats(documents, vocab_size), 'unigram': Ngram(1, vocab_size).fit(train).nats(documents),
-            '5-gram': Ngram(5, vocab_size).fit(train).nats(documents)}
+    return {
+        'uniform': uniform_nats(documents, vocab_size),
+        'unigram': Ngram(1, vocab_size).fit(train).nats(documents),
+        '5-gram': Ngram(5, vocab_size).fit(train).nats(documents),
+    }
 
 # %% ../../nbs/600_perplexity.ipynb #61811f15
 def oracle_nats(
     stories:list[dict], # documents of the world, with their log p
 )->dict[str, np.ndarray]: # rung -> nats of every document
     "The rungs of a made world: the oracle that knows the grammar, and the one that also knows the state."
-    return {'unigram by kind': -np.array([d['meta']['blind'] for d in stories]),
-            'exact floor': -np.array([d['meta']['logp'] for d in stories])}
+    return {
+        'unigram by kind': -np.array([d['meta']['blind'] for d in stories]),
+        'exact floor': -np.array([d['meta']['logp'] for d in stories]),
+    }
 
 # %% ../../nbs/600_perplexity.ipynb #b7d1631c
 class Rung(NamedTuple):
     "One step of the ladder."
     name: str
-    nats: float # a token
-    error: float # standard error of it
+    nats: float # per token
+    error: float # its standard error
 
 
 _RUNGS = ('uniform', 'unigram', '5-gram', 'unigram by kind', 'model', 'exact floor')
@@ -116,8 +122,17 @@ def ladder(
     costs:dict[str, np.ndarray], # rung -> nats of every document
     documents:list[list[int]], # the same documents as ids
 )->list[Rung]: # in the order of `_RUNGS`
-    "From knowing nothing to knowing everything, all on the same documents."
-    return [Rung(name, *rate(np.asarray(costs[name]), questions(documents))) for name in _RUNGS if name in costs]
+    "Put the rungs in order, from knowing nothing to knowing everything, all on the same documents."
+    sizes = questions(documents)
+    known = [name for name in _RUNGS if name in costs]
+    return [Rung(name, *rate(np.asarray(costs[name]), sizes)) for name in known]
+
+# %% ../../nbs/600_perplexity.ipynb #6d9760a1
+def plus_minus(
+    error:float, # standard error; NaN where a single document shows no spread
+)->str: # ' ± 0.004', or nothing
+    "An error as text, where it is known."
+    return f' ± {error:.3f}' if math.isfinite(error) else ''
 
 # %% ../../nbs/600_perplexity.ipynb #60a50c79
 def gap_closed(
@@ -125,111 +140,5 @@ def gap_closed(
 )->float: # 0 at the unigram by kind, 1 at the exact floor
     "How much of the way from the unigram by kind to the floor the model has gone."
     at = {r.name: r.nats for r in rungs}
-    return (at['unigram by kind'] - at['model']) / (at['unigram by kind'] - at['exact floor'])
-
-# %% ../../nbs/600_perplexity.ipynb #d9d64c79
-def world_task(
-    model:nn.Module, # a decoder
-    tokenizer:Tokenizer, # its tokenizer
-    stories:list[dict], # held out, with their log p
-    counted:dict[str, np.ndarray], # what counting costs, from `ngram_nats`
-)->dict: # the ladder, the paired difference to the floor, the share closed
-    "Stories that nobody trained on, against the bounds that only a made world has."
-    documents, known = as_ids(tokenizer, stories), oracle_nats(stories)
-    nats, sizes = document_nats(model, documents), questions(documents)
-    rungs = ladder(counted | known | {'model': nats}, documents)
-    above = rate(nats - known['exact floor'], sizes)
-    return {'ladder': [r._asdict() for r in rungs], 'above_floor': above.mean, 'above_floor_error': above.error,
-            'gap_closed': gap_closed(rungs), 'under_floor': above.mean < -3*above.error,
-            'documents': len(documents), 'tokens': int(sizes.sum())}
-
-# %% ../../nbs/600_perplexity.ipynb #75ec544b
-def text_task(
-    model:nn.Module, # a decoder
-    tokenizer:Tokenizer, # its tokenizer
-    documents:list[dict], # held out
-    counted:dict[str, np.ndarray]|None=None, # what counting costs, from `ngram_nats`
-)->dict: # bits and nats per byte, nats per token; the ladder where `counted` is given
-    "Any text: bits per byte, comparable between tokenizers."
-    ids, texts = as_ids(tokenizer, documents), [d['text'] for d in documents]
-    nats, sizes = document_nats(model, ids), questions(ids)
-    steps = {'ladder': [r._asdict() for r in ladder(counted | {'model': nats}, ids)]} if counted else {}
-    bits, token = bits_per_byte(nats, texts), rate(nats, sizes)
-    return steps | {'bits_per_byte': bits.mean, 'bits_per_byte_error': bits.error, 'nats_per_byte': bits.mean*math.log(2),
-                    'nats_per_token': token.mean, 'perplexity': math.exp(min(token.mean, 700)), 'documents': len(ids),
-                    'tokens': int(sizes.sum()), 'bytes': sum(len(t.encode()) for t in texts)}
-
-# %% ../../nbs/600_perplexity.ipynb #6a430475
-def _fresh_world(
-    model:nn.Module, # a decoder
-    tokenizer:Tokenizer, # its tokenizer
-    docs:int, # held-out stories
-    seed:int, # of the world
-    train:int=20_000, # stories that the n-grams count
-)->dict: # as `world_task`
-    "`world_task` on stories written for it."
-    stories = list(world_documents(docs, seed, HELD_START))
-    seen = as_ids(tokenizer, list(world_documents(train, seed)))
-    return world_task(model, tokenizer, stories, ngram_nats(as_ids(tokenizer, stories), seen, tokenizer.get_vocab_size()))
-
-# %% ../../nbs/600_perplexity.ipynb #b874033e
-def plus_minus(
-    error:float, # standard error; NaN where a single document shows no spread
-)->str: # ' ± 0.004', or nothing
-    "An error as text, where it is known."
-    return f' ± {error:.3f}' if math.isfinite(error) else ''
-
-
-def print_task(
-    name:str, # of the task
-    figures:dict, # what was measured
-):
-    "A few lines for a terminal."
-    f = figures
-    print(f"{name}: {f['tokens']:,} tokens of {f['documents']:,} held-out documents")
-    for r in f.get('ladder', ()): print(f"  {r['name']:15} {r['nats']:6.3f} nats per token{plus_minus(r['error'])}")
-    if 'gap_closed' in f:
-        way = 'not past the unigram by kind'
-        if f['gap_closed'] > 0: way = f"{f['gap_closed']:.0%} of the way from the unigram by kind to the floor"
-        print(f"  {way}; {f['above_floor']:.3f} ± {f['above_floor_error']:.3f} above the floor")
-    if f.get('under_floor'): print("  warning: under the floor; these stories, or parts of them, were in the training text")
-    if 'bits_per_byte' in f: print(f"  {f['bits_per_byte']:.3f} bits ({f['nats_per_byte']:.3f} nats) per byte"
-                                   f"{plus_minus(f['bits_per_byte_error'])}")
-
-# %% ../../nbs/600_perplexity.ipynb #68f20eec
-_TASKS = ('world', 'pydoc', 'text')
-
-
-def _check_tasks(
-    tasks:list[str], # asked for
-    text:str|None, # documents for the task text
-    docs:int, # held-out stories for the task world
-):
-    "Raises `UserError` for what `evaluate` cannot do."
-    for t in tasks:
-        if t not in _TASKS: raise UserError(f"--tasks {t}: there are {', '.join(_TASKS)}{did_you_mean(t, _TASKS)}")
-    if 'text' in tasks and not text: raise UserError("--tasks text: give the documents with --text")
-    if docs < 2: raise UserError(f"--docs {docs}: at least 2 are needed, for the error")
-
-# %% ../../nbs/600_perplexity.ipynb #3926b704
-def evaluate(
-    model:str, # run or model folder
-    tasks:list[str]=('world',), # of world (the ladder), pydoc (Python's documentation, its last tenth), text (of --text)
-    text:str|None=None, # documents for the task text
-    docs:int=500, # held-out stories for the task world
-    seed:int=0, # of the world that the model was trained on
-    out:str|None=None, # folder for results.json; without it, the figures are only printed
-)->dict: # task -> figures
-    "Measure a model."
-    _check_tasks(tasks, text, docs)
-    decoder, tokenizer = load_model(model)
-    if tokenizer is None: raise UserError(f"{model}: no tokenizer in it")
-    work = {'world': lambda: _fresh_world(decoder, tokenizer, docs, seed),
-            'pydoc': lambda: text_task(decoder, tokenizer, hold_out(pydoc_documents())[1]),
-            'text': lambda: text_task(decoder, tokenizer, list(local_documents(text)))}
-    results = {}
-    for t in tasks:
-        results[t] = work[t]()
-        print_task(t, results[t])
-        if out: write_json(Path(out)/'results.json', {'model': str(model), 'tasks': results})
-    return results
+    way = at['unigram by kind'] - at['exact floor']
+    return (at['unigram by kind'] - at['model']) / way

@@ -7,36 +7,59 @@ def check_1(answer):
     words = {'mama': 4, 'am': 3, 'ma': 2}
     bpe = BPE(train_bpe(words, 2))
     left, right, n = answer
-    assert (left, right) != ('a', 'm'), "Count again after the first merge: most of the pairs (a, m) are gone."
-    assert left.encode() + right.encode() == bpe.pieces[-1] and left == right, "That is not the second merge."
-    assert n == sum(k * len(bpe.encode(w)) for w, k in words.items()), "Count the tokens of all nine words again."
+    too_early = (left, right) == ('a', 'm')
+    assert not too_early, "Count again after the first merge: most of the pairs (a, m) are gone."
+    second = left.encode() + right.encode() == bpe.pieces[-1] and left == right
+    assert second, "That is not the second merge."
+    tokens = sum(times * len(bpe.encode(word)) for word, times in words.items())
+    assert n == tokens, "Count the tokens of all nine words again."
+
+
+_LEAST = {'': 0, 'x': 1, 'abc': 1}
+_LEAST |= dict.fromkeys(('abcde', 'aaaa', 'aacaaa', 'é', 'abcaaa', 'caaab'), 2)
 
 
 def check_2(answer):
-    "The fewest pieces that spell a word."
-    pieces = {bytes([b]) for b in range(256)} | {b'ab', b'abc', b'cde', b'aa', b'aaa', b'caaa'}
-    for word, least in {'': 0, 'x': 1, 'abc': 1, 'abcde': 2, 'aaaa': 2, 'aacaaa': 2, 'é': 2, 'abcaaa': 2}.items():
-        assert (n := answer(pieces, word)) == least, f"{word!r} can be spelt with {least} pieces; the answer says {n}."
+    "A spelling of a word with the fewest pieces."
+    pieces = {bytes([b]) for b in range(256)}
+    pieces |= {b'ab', b'abc', b'cde', b'aa', b'aaa', b'caaa'}
+    for word, least in _LEAST.items():
+        spelling = answer(pieces, word)
+        assert spelling is not None, "It returns nothing so far."
+        assert pieces.issuperset(spelling), f"The spelling of {word!r} uses strings that are no pieces."
+        joined = b''.join(spelling)
+        assert joined == word.encode(), f"{word!r} is spelt {joined}; it should be {word.encode()}."
+        n = len(spelling)
+        assert n == least, f"{word!r} can be spelt with {least} pieces; this spelling has {n}."
+
+
+def _shown_after(bpe, ids):
+    "What a reader should have seen after these ids."
+    return b''.join(bpe.pieces[i] for i in ids).decode(errors='ignore')
 
 
 def check_3(answer):
     "One string for each id, never half a character, none later than it can be."
     text = 'naïve 🙂 日本語, told 🙂 twice'
-    for bpe in (BPE([]), BPE(train_bpe(count_words([text] * 3), 20))):
+    merges = train_bpe(count_words([text] * 3), 20)
+    for bpe in (BPE([]), BPE(merges)):
         ids = bpe.encode(text)
         out = list(answer(bpe, ids))
-        assert len(out) == len(ids), f"{len(ids)} ids need as many strings (some may be empty); here are {len(out)}."
-        assert '\ufffd' not in ''.join(out), "A replacement character came out: half a character was decoded."
+        assert len(out) == len(ids), f"{len(ids)} ids need as many strings; here are {len(out)}."
+        assert '\ufffd' not in ''.join(out), "A replacement character came out: half a character."
         for k in range(len(ids) + 1):
-            whole = b''.join(bpe.pieces[i] for i in ids[:k]).decode(errors='ignore')
-            assert ''.join(out[:k]) == whole, f"After {k} ids the reader should see {whole!r}."
+            expected = _shown_after(bpe, ids[:k])
+            assert ''.join(out[:k]) == expected, f"After {k} ids the reader should see {expected!r}."
 
 
 def check_4(answer):
     "(texts, n): n merges are just enough for two bytes per token."
     texts, n = list(answer[0]), answer[1]
-    assert sum(len(t.encode()) for t in texts) >= 10_000, "Give at least 10,000 bytes of text, as a list of strings."
+    size = sum(len(text.encode()) for text in texts)
+    assert size >= 10_000, "Give at least 10,000 bytes of text, as a list of strings."
     merges = train_bpe(count_words(texts), n)
-    enough, less = (bytes_per_token(as_tokenizer(BPE(merges[:k])), texts) for k in (n, max(0, n - 1)))
-    assert enough >= 2, f"{n} merges give {enough:.2f} bytes per token."
+    def reached(k):
+        return bytes_per_token(as_tokenizer(BPE(merges[:k])), texts)
+    assert reached(n) >= 2, f"{n} merges give {reached(n):.2f} bytes per token."
+    less = reached(max(0, n - 1))
     assert less < 2, f"Fewer would do: {n - 1} merges already give {less:.2f} bytes per token."

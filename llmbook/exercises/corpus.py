@@ -1,44 +1,82 @@
 "What `grade` asks of the answers to the exercises of the chapter `corpus`."
 import itertools
+import json
+from collections import Counter
 
 from llmbook.text.corpus import hold_out
 
 
+def _documents(texts:dict[str, str])->list[dict]:
+    "Documents by their ids."
+    return [{'id': name, 'text': text} for name, text in texts.items()]
+
+
+def _jsonl_row(text:str)->str:
+    "A text as a row of jsonl, its characters as they are."
+    return json.dumps({'text': text}, ensure_ascii=False)
+
+
 def check_1(answer):
-    "The held-out part of four documents."
-    _, val = hold_out([{'id': name, 'text': 'x' * n} for name, n in (('a', 50), ('b', 30), ('c', 15), ('d', 5))])
-    assert sum(n for _, n in answer) == 10, "A tenth of 100 characters is held out: the lengths must add up to 10."
-    right = [(d['id'], len(d['text'])) for d in val]
-    assert list(map(tuple, answer)) == right, "Look at the id of the second half of a cut document."
+    "The held-out part of five documents."
+    texts = {'a': 'x' * 40, 'b': 'x' * 30, 'c': 'x' * 20, 'd': 'x' * 6, 'e': 'x' * 4}
+    _, val = hold_out(_documents(texts), 0.25)
+    names, sizes = zip(*answer)
+    total = sum(sizes)
+    assert total == 25, f"A quarter of 100 characters is held out; these lengths add up to {total}."
+    expected = tuple(len(d['text']) for d in val)
+    assert sizes == expected, "Where among the 100 characters is the border?"
+    expected = tuple(d['id'] for d in val)
+    assert names == expected, "Look again at the id of the second half of a cut document."
 
 
 def check_2(answer):
     "Groups of ids whose texts are equal up to case and white space."
     texts = ['The lamp.', 'a mill', ' the\n lamp. ', 'The  Lamp.', 'amill', 'A MILL', 'barn']
-    found = answer([{'id': str(i), 'text': t} for i, t in enumerate(texts)])
-    groups = sorted(map(list, found or []))
-    assert all(len(g) > 1 for g in groups), "A document without a copy is not a group."
-    assert ['0', '2', '3'] in groups, "'The lamp.', ' the\\n lamp. ' and 'The  Lamp.' belong together."
-    assert groups == [['0', '2', '3'], ['1', '5']], f"Two groups are expected, ['0', '2', '3'] and ['1', '5']; here are {groups}."
+    documents = _documents({str(i): text for i, text in enumerate(texts)})
+    found = answer(documents) or []
+    groups = sorted(map(list, found))
+    assert all(len(group) > 1 for group in groups), "A document without a copy is not a group."
+    lamps = ['0', '2', '3']
+    shown = ', '.join(repr(texts[int(i)]) for i in lamps)
+    assert lamps in groups, f"{shown} belong together, in this order."
+    assert ['1', '4', '5'] not in groups, "'a mill' and 'amill' are different texts."
+    assert groups == [lamps, ['1', '5']], f"There should be two groups, of 3 and 2; here are {groups}."
+
+
+def _rows_by_splitlines(packed):
+    "The function of exercise 3, as it was given."
+    return [json.loads(line) for line in packed.splitlines() if line.strip()]
+
+
+def _texts_of(read, packed):
+    "The texts that a function reads, or None where it fails."
+    try: return [row['text'] for row in read(packed)]
+    except ValueError: return None
 
 
 def check_3(answer):
-    "Rows of a jsonl text."
-    texts = ['one', 'two\u2028lines', 'a\x85b', 'four\\lines']
+    "(a text that breaks the given function, a function that reads every row)."
+    text, read = answer
+    assert isinstance(text, str), "Give a text that breaks the function first."
+    packed = _jsonl_row(text)
+    before = _texts_of(_rows_by_splitlines, packed)
+    assert before != [text], "The function above reads this text without a mistake."
+    assert _texts_of(read, packed) == [text], "Your function does not read your own text back."
+    texts = ['one', 'two\u2028lines', 'a\x85b', 'four\\lines', 'five\nlines', '']
+    rows = [_jsonl_row(text) for text in texts]
     for end in ('\n', '\r\n'):
-        packed = end.join('{"text": "' + t.replace('\\', '\\\\') + '"}' for t in texts) + end + end
-        try: rows = [row['text'] for row in answer(packed)]
-        except ValueError: raise AssertionError("A row was cut: str.splitlines splits at more than the ends of lines.") from None
-        assert rows == texts, f"The rows should hold {texts}, and hold {rows}."
+        found = _texts_of(read, end.join(rows) + end + end)
+        assert found is not None, f"A row was cut, or an empty line parsed; rows ended with {end!r}."
+        assert found == texts, f"Of {len(texts)} rows ended with {end!r} not all came back as they were."
 
 
 def check_4(answer):
     "(texts, k): the k most frequent words are just enough for half of the text."
-    words = [w for text in answer[0] for w in text.lower().split()]
+    texts, k = answer
+    words = [word for text in texts for word in text.lower().split()]
     assert len(words) >= 1000, f"Give at least 1,000 words; here are {len(words)}."
-    counts = {}
-    for w in words: counts[w] = counts.get(w, 0) + 1
-    sums = list(itertools.accumulate(sorted(counts.values(), reverse=True)))
-    k = next(i for i, total in enumerate(sums, 1) if 2 * total >= len(words))
-    assert answer[1] >= k, f"The {answer[1]} most frequent words make up less than half of the text."
-    assert answer[1] == k, "Fewer words would do."
+    counts = sorted(Counter(words).values(), reverse=True)
+    covered = list(itertools.accumulate(counts))
+    enough = next(i for i, total in enumerate(covered, 1) if 2 * total >= len(words))
+    assert k >= enough, f"The {k} most frequent words make up less than half of the text."
+    assert k == enough, "Fewer words would do."

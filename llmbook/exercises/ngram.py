@@ -8,9 +8,32 @@ from llmbook.model.ngram import Ngram, windows
 
 def check_1(answer):
     "Shares of `b`: of all letters, and of all kinds of pairs."
-    raw, kinds = map(float, answer)
-    assert math.isclose(raw, 3/10, abs_tol=1e-3), "The first share: how many of the ten letters are b?"
-    assert math.isclose(kinds, 1/6, abs_tol=2e-3), "The second: list the pairs, each once; how many of them end in b?"
+    letters, pairs = map(float, answer)
+    right = math.isclose(letters, 3/10, abs_tol=1e-3)
+    assert right, "The first share: how many of the ten letters are b?"
+    right = math.isclose(pairs, 1/6, abs_tol=2e-3)
+    assert right, "The second: list each pair once; how many of them end in b?"
+
+
+def _check_distribution(answer, model, context):
+    "One context, asked of one model."
+    case = f"Order {model.n} after {context}"
+    p = answer(model, context)
+    assert p is not None, "It returns nothing so far."
+    shape = np.shape(p)
+    hint = f"One probability for each of 8 ids is needed; the shape is {shape}."
+    assert shape == (8,), hint
+    total = np.sum(p)
+    hint = f"{case}: the probabilities add up to {total:.3f}."
+    assert abs(total - 1) < 1e-9, hint
+    grams = []
+    for i in range(8):
+        rows = windows([context + [i]], model.n, 8)
+        grams.append(rows[-1])
+    expected = model.probability(np.array(grams))
+    right = np.allclose(p, expected)
+    hint = f"{case}: only the last {model.n - 1} ids count, with blanks before."
+    assert right, hint
 
 
 def check_2(answer):
@@ -19,31 +42,54 @@ def check_2(answer):
     for n in (1, 2, 3, 4):
         model = Ngram(n, 8).fit(documents)
         for context in ([1], [1, 4], [1, 4, 5], [1, 3, 3, 4, 5]):
-            p = answer(model, context)
-            assert p is not None, "It returns nothing so far."
-            assert np.shape(p) == (8,), f"One probability for each of 8 ids is needed; here are {np.shape(p)}."
-            assert abs(np.sum(p) - 1) < 1e-9, f"Order {n} after {context}: the probabilities add up to {np.sum(p):.3f}."
-            true = model.probability(np.array([windows([context + [i]], n, 8)[-1] for i in range(8)]))
-            assert np.allclose(p, true), f"Order {n} after {context}: only the last {n - 1} ids count, with blanks before."
+            _check_distribution(answer, model, context)
+
+
+def _check_step(answer, counts, d):
+    "One context's counts, one discount."
+    shorter = np.array([0.1, 0.2, 0.3, 0.4])
+    counts = np.array(counts, float)
+    p = np.asarray(answer(counts.copy(), shorter.copy(), d))
+    case = f"Counts {counts.tolist()}, d={d}"
+    assert (p >= 0).all(), f"{case}: a probability below zero."
+    total = p.sum()
+    hint = f"{case}: the probabilities add up to {total:.3f}."
+    assert abs(total - 1) < 1e-9, hint
+    kept = np.maximum(counts - d, 0)
+    given = (counts - kept).sum() * shorter
+    right = np.allclose(p, (kept + given) / counts.sum())
+    hint = "they add up to one, but what is given is not what was taken, shared as `shorter` says."
+    assert right, f"{case}: {hint}"
 
 
 def check_3(answer):
-    "One step of interpolation."
-    for counts, d in (([3, 1, 0, 0], 0.75), ([1, 1, 1, 0], 0.5), ([0, 9, 0, 0], 0.9)):
-        shorter = np.array([0.1, 0.2, 0.3, 0.4])
-        p = np.asarray(answer(np.array(counts), shorter, d))
-        assert (p >= 0).all(), f"Counts {counts}: a probability below zero."
-        assert abs(p.sum() - 1) < 1e-9, f"Counts {counts}, d={d}: the probabilities add up to {p.sum():.3f}."
-        true = (np.maximum(np.array(counts) - d, 0) + d * np.count_nonzero(counts) * shorter) / sum(counts)
-        assert np.allclose(p, true), f"Counts {counts}: what was taken is d for each kind, shared out as `shorter` says."
+    "One step of interpolation, with counts that need not be whole numbers."
+    _check_step(answer, [3, 1, 0, 0], 0.75)
+    _check_step(answer, [1, 1, 1, 0], 0.5)
+    _check_step(answer, [4.25, 0.25, 0, 0], 0.75)
+    _check_step(answer, [0.5, 0.25, 0, 2], 0.5)
+    _check_step(answer, [0.25, 0, 0, 0], 0.9)
+    shorter = np.array([0.1, 0.2, 0.3, 0.4])
+    p = answer(np.zeros(4), shorter.copy(), 0.75)
+    right = np.allclose(p, shorter)
+    assert right, "All counts zero: this context knows nothing. Who does?"
 
 
 def check_4(answer):
     "(train, held, vocab_size, order): the best order from 1 to 6."
-    train, val, vocab_size, order = answer
-    assert sum(map(len, train)) >= 5000 and sum(map(len, val)) >= 500, "Give 5,000 ids to count and 500 held out."
-    assert not set(map(tuple, train)) & set(map(tuple, val)), "A held-out document is among those that are counted."
-    nats = {n: Ngram(n, vocab_size).fit(train).nats(val).sum() for n in range(1, 7)}
-    best = min(nats, key=nats.get)
+    train, held, vocab_size, order = answer
+    enough = sum(map(len, train)) >= 5000
+    enough = enough and sum(map(len, held)) >= 500
+    assert enough, "Give 5,000 ids to count and 500 held out."
+    counted = set(map(tuple, train))
+    leaked = counted.intersection(map(tuple, held))
+    assert not leaked, "A held-out document is among those that are counted."
+    nats = {}
+    for n in range(1, 7):
+        model = Ngram(n, vocab_size).fit(train)
+        nats[n] = model.nats(held).sum()
     assert order in nats, f"{order} is not an order from 1 to 6."
-    assert order == best, f"Order {order} costs {nats[order] - nats[best]:.0f} nats more than another one."
+    best = min(nats.values())
+    worse = nats[order] - best
+    hint = f"Order {order} costs {worse:.0f} nats more than another one."
+    assert worse == 0, hint

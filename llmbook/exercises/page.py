@@ -5,19 +5,25 @@ from llmbook.evaluation.page import Part
 def check_1(answer):
     "A table as comma-separated values."
     rows = [('rung', 'nats'), ('5-gram, counted', '1.25'), ('a "model"', '0.91')]
-    lines = answer(Part('table', rows)).splitlines()
+    text = answer(Part('table', rows))
+    assert isinstance(text, str), "Return the text of the file."
+    lines = text.splitlines()
     assert len(lines) == 3, "One line per row, the head first."
     assert lines[0] == 'rung,nats', "A plain cell needs no quotes."
-    assert lines[1] == '"5-gram, counted",1.25', "A comma inside a cell: put the cell into quotes."
-    assert lines[2] == '"a ""model""",0.91', "A quote inside a cell is doubled, and the cell put into quotes."
+    assert lines[1] == '"5-gram, counted",1.25', "A comma inside a cell: put the cell in quotes."
+    assert lines[2] == '"a ""model""",0.91', "Look at the cell that has quotes of its own."
 
 
 def check_2(answer):
     "A link whose text and address come from outside."
-    assert answer('a', 'https://x.org/?a=1&b=2') == '<a href="https://x.org/?a=1&amp;b=2">a</a>', "A plain link has another form."
-    for words, to in (('<b>', 'https://x.org'), ('a', 'https://x.org/" onclick="alert(1)')):
-        found = answer(words, to)
-        assert '<b>' not in found, "The words were taken for a tag."
-        assert found.count('"') == 2, "A quote in the address ends the attribute, and what follows is a new one."
-    for bad in ('javascript:alert(1)', 'JavaScript:alert(1)', ' javascript:alert(1)', 'data:text/html,x'):
-        assert '<a' not in answer('a', bad), f"{bad!r} is an address that runs; show its words alone."
+    plain = answer('a', 'https://x.org/?a=1&b=2')
+    assert plain.startswith('<a href="https://x.org') and plain.endswith('">a</a>'), "A harmless link should stay a link."
+    assert '&amp;b=2' in plain, "The address is text in an attribute."
+    for words, address in (('<b>', 'https://x.org'), ('a', 'https://x.org/" onclick="alert(1)')):
+        link = answer(words, address)
+        assert '<b>' not in link, "The words were taken for a tag."
+        assert link.count('"') == 2, "One of the addresses ends its attribute early."
+    for address in ('javascript:alert(1)', 'JavaScript:alert(1)', ' javascript:alert(1)', 'data:text/html,x'):
+        link = answer('<b>', address)
+        assert '<a' not in link, f"{address!r} became a link."
+        assert '<b>' not in link, "Words without a link are text all the same."

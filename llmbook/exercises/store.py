@@ -3,6 +3,10 @@
 
 def check_1(answer):
     "Bytes of a split."
-    assert answer != 2*3_000_000 + 8*4_001, "Two bytes count up to 65,535; the largest id here is 99,999."
-    assert answer != 4*3_000_000 + 8*4_000, "One start is missing: the end of the last document is kept too."
-    assert answer == 4*3_000_000 + 8*4_001, "So many bytes for each id, and eight for each start."
+    tokens, documents = 3_000_000, 4_000
+    short_ids = 2*tokens + 8*(documents + 1)
+    assert answer != short_ids, "Two bytes count up to 65,535; the largest id here is 99,999."
+    one_start_less = 4*tokens + 8*documents
+    assert answer != one_start_less, "One start is missing: the end of the last document is kept too."
+    right = 4*tokens + 8*(documents + 1)
+    assert answer == right, "Add the bytes of all ids and the bytes of all starts."

@@ -10,24 +10,40 @@ def check_1(answer):
     got = answer(sample)
     assert isinstance(got, dict), "Return a dict."
     paid = {}
-    for s in sample:
-        for (kind, _), (exact, blind) in zip(s.choices, s.costs, strict=True): paid.setdefault(kind, []).append(exact - blind)
+    for story in sample:
+        rows = zip(story.choices, story.costs, strict=True)
+        for (kind, _), (exact, blind) in rows:
+            gaps = paid.setdefault(kind, [])
+            gaps.append(exact - blind)
     for kind, gaps in paid.items():
         assert kind in got, f"The kind `{kind}` is missing."
-        assert abs(got[kind] - sum(gaps)/len(gaps)) < 1e-6, f"Not the average gap of a choice of the kind `{kind}`."
+        average = sum(gaps)/len(gaps)
+        close = abs(got[kind] - average) < 1e-6
+        assert close, f"Not the average gap of one choice of the kind `{kind}`."
 
 
 def check_2(answer):
-    "Bits of gzip per byte of UTF-8."
-    for text in ('Grüße aus der Mühle. '*40, write_story(0).text):
-        raw = text.encode()
-        got, want = answer(text), 8*len(gzip.compress(raw))/len(raw)
+    "Bits of gzip that a text costs less after another text, per byte of UTF-8."
+    def size(text):
+        packed = gzip.compress(text.encode())
+        return len(packed)
+    mill = 'Grüße aus der Mühle. '*20
+    bread = 'Grüße aus der Bäckerei. '*20
+    story = write_story(0).text
+    other = write_story(1).text
+    pairs = [(mill, bread), (story, other), (other, story), (mill, story)]
+    for first, second in pairs:
+        got = answer(first, second)
         assert got is not None, "Return a number."
-        assert abs(got - want) < 0.02*want, "Eight bits for each byte that gzip makes, shared by the bytes of the text."
+        alone = size(second)
+        after = size(first + second) - size(first)
+        right = 8*(alone - after)/len(second.encode())
+        hint = "It takes two prices of the second text, and the units are bits and bytes."
+        assert abs(got - right) < 0.02*abs(right) + 1e-6, hint
 
 
 def check_3(answer):
     "Stories until the error of their mean price is 0.1 nats."
     assert isinstance(answer, (int, float)), "The answer is a number."
-    hint = "The error is the spread of one price divided by the root of how many there are; solve for how many."
+    hint = "The chapter shows the spread of one price. How does the error of a mean fall?"
     assert abs(answer - 10_900) < 700, hint

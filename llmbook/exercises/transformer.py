@@ -2,26 +2,42 @@
 import math
 
 import torch
-from torch.nn import functional as F
 
 from llmbook.core import generator
 from llmbook.model.transformer import Block, Config, count_parameters
 
 
+def _block_size(n_embd, n_hidden, n_head, n_kv_head):
+    "Parameters of a Llama-shaped block."
+    config = Config(n_embd=n_embd, n_hidden=n_hidden, n_head=n_head, n_kv_head=n_kv_head)
+    with torch.device('meta'):
+        return count_parameters(Block(config))
+
+
 def check_1(answer):
     "The parameters of one block."
-    n = count_parameters(Block(Config(n_embd=64, n_head=4, n_kv_head=2, n_hidden=172)))
+    n = _block_size(64, 172, 4, 2)
     assert answer != n - 2*64, "Two norms have a gain for each coordinate."
     assert answer != n + 2*64*32, "Two key/value heads of size 16 make `k` and `v` half as large as `q`."
-    assert answer == n, f"Attention has q, k, v and o, the other part gate, up and down; {answer} is not their sum."
+    hint = "Attention has q, k, v and o, the other part gate, up and down"
+    assert answer == n, f"{hint}; {answer} is not their sum."
 
 
 def check_2(answer):
-    "The hidden width of SwiGLU."
-    for C, multiple, hidden in ((128, 8, 344), (256, 8, 688), (1024, 16, 2736), (768, 256, 2048), (4096, 256, 11008)):
-        found = answer(C, multiple)
+    "A feed-forward part that makes up for fewer key/value heads."
+    shapes = (
+        (768, 2048, 12, 4, 64), (64, 172, 4, 1, 4), (4096, 11008, 32, 8, 256),
+        (128, 344, 4, 4, 8), (128, 340, 4, 4, 8), (96, 100, 6, 2, 1))
+    for C, hidden, heads, kv_heads, multiple in shapes:
+        found = answer(C, hidden, heads, kv_heads, multiple)
+        case = f"Width {C}, {hidden} inside, {kv_heads} of {heads} heads, multiples of {multiple}"
         assert isinstance(found, int), "Return a whole number."
-        assert found == hidden, f"Width {C}, multiples of {multiple}: the hidden width is {hidden}, not {found}."
+        assert found > 0 and found % multiple == 0, f"{case}: {found} is not a multiple."
+        wanted = _block_size(C, hidden, heads, heads)
+        here = _block_size(C, found, heads, kv_heads)
+        assert here >= wanted, f"{case}: with {found} the block has {here:,} weights, fewer than {wanted:,}."
+        smaller = _block_size(C, found - multiple, heads, kv_heads) if found > multiple else 0
+        assert smaller < wanted, f"{case}: {found} is more than is needed."
 
 
 def check_3(answer):
@@ -29,15 +45,25 @@ def check_3(answer):
     x = torch.randn(2, 5, 8, generator=generator(0, 'transformer.3'))
     changed = x.clone()
     changed[:, -1] *= 10
-    moved = (answer(changed) - answer(x)).abs().amax((0, 2))
+    normed = answer(x)
+    moved = (answer(changed) - normed).abs().amax((0, 2))
     assert moved[:-1].max() == 0, "The last token is ten times as long, and the earlier ones feel it."
-    torch.testing.assert_close(answer(x), F.rms_norm(x, (8,)), msg="No token sees another, but the size is not one.")
+    size = normed.square().mean(-1).sqrt()
+    assert torch.allclose(size, torch.ones(2, 5), atol=1e-3), \
+        "No token sees a later one, but a token's entries are not of size 1."
+    direction = (normed * x).sum(-1) / (normed.norm(dim=-1) * x.norm(dim=-1))
+    assert torch.allclose(direction, torch.ones(2, 5), atol=1e-4), \
+        "The size is right, but a token points in another direction than before."
 
 
 def check_4(answer):
     "Nats per token as bits per byte."
-    for nats, n_tokens, text, right in ((math.log(2), 8, 'eight by', 1.0), (math.log(256), 3, 'the old mill', 2.0),
-                                        (math.log(2), 12, 'émigré', 1.5), (2.0, 2, '日本', 2 / 3 / math.log(2))):
-        found, case = answer(nats, n_tokens, text), f"{text!r}, {n_tokens} tokens at {nats:.2f} nats"
+    log2 = math.log(2)
+    cases = (
+        (log2, 8, 'eight by', 1.0), (math.log(256), 3, 'the old mill', 2.0),
+        (log2, 12, 'émigré', 1.5), (2.0, 2, '日本', 2 / 3 / log2))
+    for nats, n_tokens, text, right in cases:
+        found = answer(nats, n_tokens, text)
         assert found is not None, "Return a number."
-        assert math.isclose(found, right, rel_tol=1e-6), f"{case}: {right:.2f} bits per byte, not {found:.2f}."
+        hint = f"{text!r}, {n_tokens} tokens at {nats:.2f} nats"
+        assert math.isclose(found, right, rel_tol=1e-6), f"{hint}: {right:.2f} bits per byte, not {found:.2f}."

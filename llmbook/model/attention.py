@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 # %% ../../nbs/130_attention.ipynb #2ed7d3bf
 def attend(
     q:Tensor, # queries (B,H,T,D)
@@ -22,9 +21,12 @@ def attend(
     mask:Tensor|None=None, # True where a query may look, broadcastable to (B,H,T,S)
 )->Tensor: # mixed values (B,H,T,D)
     "Average the values, weighted by how well each key matches the query. Source: Vaswani et al. 2017, eq. 1."
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B,H,T,S)
-    if mask is not None: scores = scores.masked_fill(~mask, -math.inf)
-    return scores.softmax(-1) @ v
+    scale = math.sqrt(q.size(-1))
+    scores = q @ k.transpose(-2, -1) / scale  # (B,H,T,S)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    weights = scores.softmax(-1)
+    return weights @ v
 
 # %% ../../nbs/130_attention.ipynb #05217aec
 def causal_mask(
@@ -33,10 +35,12 @@ def causal_mask(
     device=None, # where the mask lives
 )->Tensor: # True where a query may look (T,S)
     "Each position may look at itself and at what came before."
-    S = T if S is None else S
-    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+    if S is None:
+        S = T
+    mask = torch.ones(T, S, dtype=torch.bool, device=device)
+    return mask.tril(S - T)
 
-# %% ../../nbs/130_attention.ipynb #574d69f1
+# %% ../../nbs/130_attention.ipynb #37c981ea
 def fused_attend(
     q:Tensor, # queries (B,H,T,D)
     k:Tensor, # keys    (B,H,S,D)
@@ -45,56 +49,44 @@ def fused_attend(
     causal:bool=False, # look back only; the queries are the last T of the S positions
 )->Tensor: # mixed values (B,H,T,D)
     "`attend` in one kernel, which never stores the (T,S) scores."
-    T, S = q.size(-2), k.size(-2)
-    if causal and mask is None and T == S: return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    T = q.size(-2)
+    S = k.size(-2)
+    if causal and mask is None and T == S:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     if causal and T > 1:
         look_back = causal_mask(T, S, q.device)
-        mask = look_back if mask is None else mask & look_back
+        if mask is None:
+            mask = look_back
+        else:
+            mask = mask & look_back
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
-# %% ../../nbs/130_attention.ipynb #03a85995
+# %% ../../nbs/130_attention.ipynb #eb53fc9c
 def rotary_angles(
     positions:Tensor, # integer positions (T,) or (B,T)
     D:int, # head size, even
     theta:float=10000.0, # wavelengths reach from 2 pi to nearly 2 pi theta tokens
 )->tuple[Tensor, Tensor]: # cosines and sines, each (T,D) or (B,T,D)
-    "How far each plane has turned at each position, in Llama's layout. Source: Su et al. 2021, sec. 3.2.2."
-    speeds = theta ** (-torch.arange(0, D, 2, device=positions.device).float() / D)  # (D/2,) radians a token
+    "How far each plane has turned at each position, laid out twice side by side. Source: Su et al. 2021, sec. 3.2.2."
+    even = torch.arange(0, D, 2, device=positions.device)
+    speeds = theta ** (-even.float() / D)  # (D/2,) radians per token
     angles = positions[..., None].float() * speeds
     angles = torch.cat([angles, angles], -1)
     return angles.cos(), angles.sin()
 
-# %% ../../nbs/130_attention.ipynb #eb53fc9c
+# %% ../../nbs/130_attention.ipynb #c0ffee33
 def rotate(
     x:Tensor, # queries or keys (B,H,T,D)
     cos:Tensor, # cosines (T,D) or (B,T,D)
     sin:Tensor, # sines (T,D) or (B,T,D)
 )->Tensor: # the same vectors, turned (B,H,T,D)
-    "Turn the pairs (x[i], x[i + D/2]) by their angle. Source: Su et al. 2021, eq. 34."
+    "Turn the pairs (x[i], x[i + D/2]) by their angle. Source: Su et al. 2021, sec. 3.4.2."
+    cos = cos.unsqueeze(-3)  # the same for every head
+    sin = sin.unsqueeze(-3)
     a, b = x.chunk(2, -1)
-    turned = x * cos.unsqueeze(-3) + torch.cat([-b, a], -1) * sin.unsqueeze(-3)
+    across = torch.cat([-b, a], -1)
+    turned = x * cos + across * sin
     return turned.type_as(x)
-
-# %% ../../nbs/130_attention.ipynb #c0ffee31
-class _RotateFunction(torch.autograd.Function):
-    "`rotate`, and as its gradient the turn back."
-    @staticmethod
-    def turned(x, cos, sin):
-        y, half, sin = x * cos.unsqueeze(-3), x.size(-1) // 2, sin.unsqueeze(-3)
-        x = x.to(y.dtype)  # the angles stay in fp32 where x does not
-        y[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-        y[..., half:].addcmul_(x[..., :half], sin[..., half:])
-        return y
-
-    @staticmethod
-    def forward(ctx, x, cos, sin):
-        ctx.save_for_backward(cos, sin)
-        return _RotateFunction.turned(x, cos, sin).type_as(x)
-
-    @staticmethod
-    def backward(ctx, slope):
-        cos, sin = ctx.saved_tensors
-        return _RotateFunction.turned(slope, cos, -sin).type_as(slope), None, None
 
 # %% ../../nbs/130_attention.ipynb #c322affa
 def repeat_kv(
@@ -102,7 +94,9 @@ def repeat_kv(
     n:int, # query heads that share each of them
 )->Tensor: # (B,G*n,S,D)
     "Give each query head its group's keys or values. Source: Ainslie et al. 2023, sec. 2.2."
-    return x if n == 1 else x.repeat_interleave(n, dim=1)
+    if n == 1:
+        return x
+    return x.repeat_interleave(n, dim=1)
 
 # %% ../../nbs/130_attention.ipynb #a8df89fd
 class _Projections(nn.Module):
@@ -116,22 +110,27 @@ class _Projections(nn.Module):
     ):
         super().__init__()
         self.head_size = head_size or n_embd // n_head
-        H, G = n_head * self.head_size, (n_kv_head or n_head) * self.head_size
-        self.q = nn.Linear(n_embd, H, bias=bias)
-        self.k = nn.Linear(n_embd, G, bias=bias)
-        self.v = nn.Linear(n_embd, G, bias=bias)
-        self.o = nn.Linear(H, n_embd, bias=bias)
+        queries = n_head * self.head_size
+        keys = (n_kv_head or n_head) * self.head_size
+        self.q = nn.Linear(n_embd, queries, bias=bias)
+        self.k = nn.Linear(n_embd, keys, bias=bias)
+        self.v = nn.Linear(n_embd, keys, bias=bias)
+        self.o = nn.Linear(queries, n_embd, bias=bias)
 
     def heads(self,
         x:Tensor, # (B,T,C)
     )->list[Tensor]: # (B,H,T,D), (B,G,T,D), (B,G,T,D)
         "The queries, keys and values of every head."
         B, T, _ = x.shape
-        return [p(x).view(B, T, -1, self.head_size).transpose(1, 2) for p in (self.q, self.k, self.v)]
+        projected = [self.q(x), self.k(x), self.v(x)]
+        split = [y.view(B, T, -1, self.head_size) for y in projected]
+        return [y.transpose(1, 2) for y in split]
 
-# %% ../../nbs/130_attention.ipynb #7c8c374e
+# %% ../../nbs/130_attention.ipynb #ad7e4fa4
 class Attention(_Projections):
     "Project to queries, keys and values, attend in H heads, project back. Causal, unless a mask says otherwise."
+    turn = staticmethod(rotate)
+
     def forward(self,
         x:Tensor, # (B,T,C)
         rotary:tuple[Tensor, Tensor]|None=None, # from `rotary_angles`; None leaves q and k unturned
@@ -140,16 +139,53 @@ class Attention(_Projections):
     )->Tensor: # (B,T,C)
         "Every position's mix of what it may look at."
         q, k, v = self.heads(x)
-        if rotary is not None: q, k = _RotateFunction.apply(q, *rotary), _RotateFunction.apply(k, *rotary)
-        if cache is not None: k, v = cache.append(k, v)
+        if rotary is not None:
+            q = self.turn(q, *rotary)
+            k = self.turn(k, *rotary)
+        if cache is not None:
+            k, v = cache.append(k, v)
         n = q.size(1) // k.size(1)
-        y = fused_attend(q, repeat_kv(k, n), repeat_kv(v, n), mask, causal=mask is None)
-        return self.o(y.transpose(1, 2).flatten(2))
+        k = repeat_kv(k, n)
+        v = repeat_kv(v, n)
+        y = fused_attend(q, k, v, mask, causal=mask is None)
+        y = y.transpose(1, 2).flatten(2)  # the heads of each token side by side
+        return self.o(y)
 
 # %% ../../nbs/130_attention.ipynb #42720d7e
 def segment_mask(
     segments:Tensor, # document number of every token in its row (B,T)
 )->Tensor: # True where a query may look (B,1,T,T)
     "Causal, and only within the same document: documents packed into one row do not see each other."
+    T = segments.size(1)
     same = segments[:, :, None] == segments[:, None, :]  # (B,T,T)
-    return (same & causal_mask(segments.size(1), device=segments.device))[:, None]
+    look_back = causal_mask(T, device=segments.device)
+    mask = same & look_back
+    return mask[:, None]
+
+# %% ../../nbs/130_attention.ipynb #4a98104e
+class _RotateFunction(torch.autograd.Function):
+    "`rotate`, and as its gradient the turn back."
+    @staticmethod
+    def turned(x, cos, sin):
+        y = x * cos.unsqueeze(-3)
+        x = x.to(y.dtype)  # the angles stay in fp32 where x does not
+        a, b = x.chunk(2, -1)
+        sin_a, sin_b = sin.unsqueeze(-3).chunk(2, -1)
+        y_a, y_b = y.chunk(2, -1)
+        y_a.addcmul_(b, sin_a, value=-1)
+        y_b.addcmul_(a, sin_b)
+        return y
+
+    @staticmethod
+    def forward(ctx, x, cos, sin):
+        ctx.save_for_backward(cos, sin)
+        return _RotateFunction.turned(x, cos, sin).type_as(x)
+
+    @staticmethod
+    def backward(ctx, slope):
+        cos, sin = ctx.saved_tensors
+        back = _RotateFunction.turned(slope, cos, -sin)
+        return back.type_as(slope), None, None
+
+
+Attention.turn = staticmethod(_RotateFunction.apply)

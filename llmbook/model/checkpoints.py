@@ -23,55 +23,74 @@ from ..text.bpe import load_tokenizer
 def newest_checkpoint(
     run:Path|str, # run folder
 )->Path|None: # its newest complete checkpoint
-    "Find the newest checkpoint whose manifest holds. A damaged one is named in one line, skipped, and left where it is."
+    "Find the newest checkpoint whose manifest holds. A damaged one is named, skipped, and kept."
     parent = Path(run)/'checkpoints'
-    folders = {p.stem[1:]: p for p in parent.glob('.step-*.old')} # stepped aside for a save that was killed
-    folders |= {p.name: p for p in parent.glob('step-*')}
-    for _, folder in sorted(folders.items(), reverse=True):
-        problem = find_damage(folder)
-        if not problem: return folder
-        print(f"warning: {folder} is skipped: {problem}", flush=True)
+    folders = {}
+    for p in parent.glob('.step-*.old'): # set aside by a save that was killed
+        folders[p.stem[1:]] = p
+    for p in parent.glob('step-*'): folders[p.name] = p
+    for name in sorted(folders, reverse=True):
+        problem = find_damage(folders[name])
+        if not problem: return folders[name]
+        print(f"warning: {folders[name]} is skipped: {problem}", flush=True)
     return None
 
 # %% ../../nbs/170_checkpoints.ipynb #912681bc
 def model_folder(
     folder:Path|str, # a model's folder, or a run's
 )->Path: # the model's
-    "Find the model that a folder means: a run's newest checkpoint, or itself. Raises `UserError` where there is none."
+    "Find the model that a folder means: a run's newest checkpoint, or the folder itself."
     folder = Path(folder)
     if not folder.is_dir(): raise UserError(f"{folder}: no such folder")
     if (folder/'checkpoints').is_dir():
         newest = newest_checkpoint(folder)
-        if newest is None: raise UserError(f"{folder}: no complete checkpoint in it; train it first")
+        if newest is None:
+            raise UserError(f"{folder}: no complete checkpoint in it; train it first")
         return newest
-    if (folder/'manifest.json').exists() and (problem := find_damage(folder)): raise UserError(f"{folder}: {problem}")
+    if (folder/'manifest.json').exists():
+        problem = find_damage(folder)
+        if problem: raise UserError(f"{folder}: {problem}")
     return folder
 
 # %% ../../nbs/170_checkpoints.ipynb #770fbb5e
+def _read_folder(folder:Path)->tuple[Transformer, dict]: # a model, and the weights for it
+    "Read config and weights."
+    config = config_from_hf(read_json(folder/'config.json'))
+    tensors = {}
+    for file in weight_files(folder):
+        for name, w in load_file(file).items(): tensors[name] = w.float()
+    return Transformer(config), from_hf(tensors, config)
+
 def load_model(
     folder:Path|str, # a Llama or GPT-2 folder, a checkpoint, or a run (its newest checkpoint)
-)->tuple[Transformer, Tokenizer|None]: # the model in fp32, and its tokenizer where the folder has one
-    "Read a model. Raises `UserError` for what is missing, broken, or of another shape than its config says."
+)->tuple[Transformer, Tokenizer|None]: # the model in fp32, and its tokenizer if there is one
+    "Read a model. Raises `UserError` for what is missing, broken or of another shape."
     folder = model_folder(folder)
-    try:
-        config = config_from_hf(read_json(folder/'config.json'))
-        tensors = {k: v.float() for f in weight_files(folder) for k, v in load_file(f).items()}
-        model, state = Transformer(config), from_hf(tensors, config)
-    except UserError as e: raise UserError(str(e) if str(folder) in str(e) else f"{folder}: {e}") from None
-    except (SafetensorError, OSError) as e: raise UserError(f"{folder}: the weights do not open ({e})") from None
+    try: model, state = _read_folder(folder)
+    except UserError as e:
+        message = str(e)
+        if str(folder) not in message: message = f"{folder}: {message}"
+        raise UserError(message) from None
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{folder}: the weights do not open ({e})") from None
     except (KeyError, TypeError, AttributeError, ArithmeticError) as e:
-        raise UserError(f"{folder}: its config.json or index is not a model's ({type(e).__name__}: {e})") from None
+        problem = f"its config.json or index is not a model's ({type(e).__name__}: {e})"
+        raise UserError(f"{folder}: {problem}") from None
     load_weights(model, state, folder)
-    return model.eval(), load_tokenizer(folder) if (folder/'tokenizer.json').exists() else None
+    has_tokenizer = (folder/'tokenizer.json').exists()
+    return model.eval(), load_tokenizer(folder) if has_tokenizer else None
 
 # %% ../../nbs/170_checkpoints.ipynb #02ecaef4
 def book_model(
     stage:str='pretrain', # which of the book's models
 )->tuple[Transformer, Tokenizer]: # a trained model and its tokenizer
-    "The trained model that chapters show: the one in `runs/book`, else the small one that comes with the book."
+    "Load the trained model that chapters show: from `runs/book`, else the small one of the book."
     package = Path(llmbook.__file__).resolve().parent
-    for folder in (Path('runs/book')/stage, package.parent/'runs/book'/stage):
-        if (folder/'checkpoints').is_dir() and (found := newest_checkpoint(folder)): return load_model(found)
+    for runs in (Path('runs'), package.parent/'runs'):
+        folder = runs/'book'/stage
+        newest = newest_checkpoint(folder) if (folder/'checkpoints').is_dir() else None
+        if newest: return load_model(newest)
     small = package/'assets'/f'nano-{stage}'
-    if not small.is_dir(): raise UserError(f"no trained model of the stage {stage!r}; make it with: llmbook run")
+    if not small.is_dir():
+        raise UserError(f"no trained model of the stage {stage!r}; make it with: llmbook run")
     return load_model(small)

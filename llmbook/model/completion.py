@@ -25,19 +25,22 @@ def _begin_and_end(
     vocab_size:int, # of the model
 )->list[int|None]: # the two ids; None where the model knows no such token
     "Which ids begin and end a text."
-    j = read_json(folder/'config.json')
-    ids = [j.get('bos_token_id'), j.get('eos_token_id')]
-    ids = [i[0] if isinstance(i, list) else i for i in ids] # of several ends the first
-    return [i if i in range(vocab_size) else None for i in ids]
+    config = read_json(folder/'config.json')
+    ids = []
+    for key in ('bos_token_id', 'eos_token_id'):
+        token = config.get(key)
+        if isinstance(token, list): token = token[0] # of several ends the first
+        ids.append(token if token in range(vocab_size) else None)
+    return ids
 
 # %% ../../nbs/175_completion.ipynb #548522c7
 def generate_text(
     model:str, # run or model folder
     prompt:str='', # text to continue; empty begins a document
-    n:int=200, # at most so many new tokens
+    n:int=200, # new tokens, at most
     temperature:float=0.8, # 0 takes the likeliest token each time
-    top_k:int|None=None, # choose among so many
-    top_p:float|None=0.95, # choose among tokens that reach this probability together
+    top_k:int|None=None, # choose among this many tokens
+    top_p:float|None=0.95, # choose among the likeliest tokens that reach this probability together
     samples:int=1, # how many continuations
     seed:int=0, # of the draws
 )->list[str]: # the texts, prompt included
@@ -46,10 +49,14 @@ def generate_text(
     decoder, tokenizer = load_model(folder)
     if tokenizer is None: raise UserError(f"{model}: no tokenizer in it")
     begin, end = _begin_and_end(folder, decoder.config.vocab_size)
-    ids = ([] if begin is None else [begin]) + tokenizer.encode(prompt, add_special_tokens=False).ids
-    if not ids: raise UserError("--prompt: empty, and this model has no token that begins a text; give one")
+    ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    if begin is not None: ids = [begin, *ids]
+    if not ids:
+        raise UserError("--prompt: empty, and this model has no token that begins a text; give one")
     if samples < 1: raise UserError(f"--samples {samples}: at least 1 is needed")
-    out = generate(decoder, torch.tensor([ids]*samples), n, temperature, top_k, top_p, end, generator(seed, 'generate'))
+    rows = torch.tensor([ids]*samples)
+    rng = generator(seed, 'generate')
+    out = generate(decoder, rows, n, temperature, top_k, top_p, end, rng)
     texts = [tokenizer.decode(row) for row in out.tolist()]
     for text in texts: print(text)
     return texts
@@ -60,14 +67,16 @@ def continue_text(
     tokenizer:Tokenizer, # its tokenizer
     prompt:str, # text to continue
     seed:int, # of the draws
-    n:int=150, # at most so many new tokens
+    n:int=150, # new tokens, at most
 )->str: # prompt and continuation
     "Draw one sample, without touching the random numbers of the training."
     device = next(model.parameters()).device
-    ids = torch.tensor([[BEGIN, *tokenizer.encode(prompt, add_special_tokens=False).ids]], device=device)
+    prompt_ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    row = torch.tensor([[BEGIN, *prompt_ids]], device=device)
     rng = torch.Generator(device).manual_seed(seed_of(seed, 'sample', prompt))
-    out = generate(model, ids, n, 0.8, top_p=0.95, end=END, rng=rng)
-    return tokenizer.decode([i for i in out[0].tolist() if i not in (BEGIN, END, PAD)])
+    out = generate(model, row, n, 0.8, top_p=0.95, end=END, rng=rng)
+    written = [i for i in out[0].tolist() if i not in (BEGIN, END, PAD)]
+    return tokenizer.decode(written)
 
 # %% ../../nbs/175_completion.ipynb #b2a287f6
 def _first_words(
@@ -75,10 +84,11 @@ def _first_words(
     words:int, # how many
     most:int, # characters at most
 )->str: # how the text begins
-    "The first words of a text; none is cut that has a space before it."
-    start = (re.match(rf'\s*(?:\S+\s+){{0,{words - 1}}}\S+', text) or [''])[0]
-    if len(start) > most: start = re.sub(r'(?<=\S)\s+\S*$', '', start[:most])
-    return start
+    "The first words of a text. A word is cut only where it is the first and too long by itself."
+    found = re.match(rf'\s*(?:\S+\s+){{0,{words - 1}}}\S+', text)
+    start = found[0] if found else ''
+    if len(start) <= most: return start
+    return re.sub(r'(?<=\S)\s+\S*$', '', start[:most])
 
 # %% ../../nbs/175_completion.ipynb #ac89a298
 def prompts_from(
@@ -88,11 +98,16 @@ def prompts_from(
     most:int=60, # characters in each
 )->list[tuple[str, str]]: # (the first words, the text that follows)
     "Take beginnings of documents as prompts; of a single long one, places in it."
-    texts = [d['text'] for d in documents[:n]]
-    if len(documents) == 1: texts = [texts[0][i*len(texts[0])//n:] for i in range(n)]
-    found = []
-    for i, text in enumerate(texts):
-        if len(documents) == 1 or documents[i]['id'].endswith('+'): text = re.sub(r'^\S{0,40}\s+', '', text) # cut within a word
+    if len(documents) == 1:
+        text = documents[0]['text']
+        texts = [text[i*len(text)//n:] for i in range(n)]
+        cut = [True] * n
+    else:
+        texts = [d['text'] for d in documents[:n]]
+        cut = [d['id'].endswith('+') for d in documents[:n]]
+    prompts = []
+    for text, within_a_word in zip(texts, cut):
+        if within_a_word: text = re.sub(r'^\S{0,40}\s+', '', text)
         start = _first_words(text, words, most)
-        found.append((start, text[len(start):len(start) + 300]))
-    return found
+        prompts.append((start, text[len(start):len(start) + 300]))
+    return prompts

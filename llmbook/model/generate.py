@@ -8,19 +8,22 @@ __all__ = ['keep_top_k', 'keep_top_p', 'next_token', 'KVCache', 'generate']
 # %% ../../nbs/160_generate.ipynb #acfd9e99
 # B batch, T time, V vocabulary, G key/value heads, D head size
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ..core import UserError
 
-# %% ../../nbs/160_generate.ipynb #bde7230b
+# %% ../../nbs/160_generate.ipynb #3f92b8fb
 def keep_top_k(
     logits:Tensor, # (...,V)
     k:int, # how many to keep
 )->Tensor: # (...,V), the others at minus infinity
-    "Only the k likeliest tokens, and what ties with the last of them. Source: Fan et al. 2018."
-    return logits.masked_fill(logits < logits.topk(min(k, logits.size(-1))).values[..., -1:], -math.inf)
+    "Only the k likeliest tokens, and those that tie with the last of them. Source: Fan et al. 2018."
+    k = min(k, logits.size(-1))
+    last = logits.topk(k).values[..., -1:]
+    return logits.masked_fill(logits < last, -math.inf)
 
 # %% ../../nbs/160_generate.ipynb #7a23f1c9
 def keep_top_p(
@@ -29,9 +32,12 @@ def keep_top_p(
 )->Tensor: # (...,V), the others at minus infinity
     "The smallest set of likeliest tokens that reaches p. Source: Holtzman et al. 2020, section 3.1."
     ordered, order = logits.sort(descending=True)
-    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-    ordered = ordered.masked_fill(before >= max(p, 1e-9), -math.inf)
-    return torch.full_like(logits, -math.inf).scatter(-1, order, ordered)
+    probabilities = ordered.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    goes = before >= max(p, 1e-9)
+    ordered = ordered.masked_fill(goes, -math.inf)
+    nothing = torch.full_like(logits, -math.inf)
+    return nothing.scatter(-1, order, ordered)
 
 # %% ../../nbs/160_generate.ipynb #7e1e6781
 def next_token(
@@ -42,36 +48,52 @@ def next_token(
     rng:torch.Generator|None=None, # makes the draw repeatable
 )->Tensor: # (B,)
     "Choose the next token."
-    if temperature == 0: return logits.argmax(-1)
+    if temperature == 0:
+        return logits.argmax(-1)
     logits = logits.float() / temperature
-    if top_k: logits = keep_top_k(logits, top_k)
-    if top_p is not None and top_p < 1: logits = keep_top_p(logits, top_p)
+    if top_k:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None and top_p < 1:
+        logits = keep_top_p(logits, top_p)
     p = logits.softmax(-1)
-    if rng is not None: p = p.to(rng.device)
-    return torch.multinomial(p, 1, generator=rng).squeeze(-1).to(logits.device)
+    if rng is not None:
+        p = p.to(rng.device)
+    token = torch.multinomial(p, 1, generator=rng)
+    return token.squeeze(-1).to(logits.device)
 
-# %% ../../nbs/160_generate.ipynb #ad70ecc8
+# %% ../../nbs/160_generate.ipynb #5525f134
 class KVCache:
     "Keys and values of one layer, kept from step to step, in room that doubles when it is full."
-    def __init__(self): self.k = self.v = None; self.length = 0
+    def __init__(self):
+        self.k = None
+        self.v = None
+        self.length = 0
+
     def append(self,
         k:Tensor, # new keys   (B,G,T,D)
         v:Tensor, # new values (B,G,T,D)
     )->tuple[Tensor, Tensor]: # all keys and values so far (B,G,S,D)
-        "Add what is new and give back all."
-        end = self.length + k.size(2)
-        if self.k is None or end > self.k.size(2): self.k, self.v = self.wider(self.k, k, end), self.wider(self.v, v, end)
-        self.k[:, :, self.length:end], self.v[:, :, self.length:end] = k, v
+        "Add what is new and return everything."
+        start = self.length
+        end = start + k.size(2)
+        if self.k is None or end > self.k.size(2):
+            self.k = self.wider(self.k, k, end)
+            self.v = self.wider(self.v, v, end)
+        self.k[:, :, start:end] = k
+        self.v[:, :, start:end] = v
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
+
     def wider(self,
         old:Tensor|None, # what is full
         new:Tensor, # what comes, for its shape and type
         end:int, # positions that must fit
     )->Tensor: # twice the room, the old content in it
         "Make room."
-        room = new.new_empty(*new.shape[:2], max(64, 2*end), new.size(3))
-        if old is not None: room[:, :, :self.length] = old[:, :, :self.length]
+        B, G, _, D = new.shape
+        room = new.new_empty(B, G, max(64, 2 * end), D)
+        if old is not None:
+            room[:, :, :self.length] = old[:, :, :self.length]
         return room
 
 # %% ../../nbs/160_generate.ipynb #2b35474b
@@ -84,13 +106,42 @@ def _check_choice(
 ):
     "Raise `UserError` for what cannot be asked of a model."
     T = ids.size(1)
-    if not T: raise UserError("the prompt is empty: a text begins with <|begin|>")
-    if T >= block_size: raise UserError(f"a prompt of {T} tokens fills the context of {block_size}: shorten it")
-    if not 0 <= temperature < math.inf: raise UserError(f"temperature {temperature}: give 0 or more")
-    if top_k is not None and top_k < 1: raise UserError(f"top_k {top_k}: give 1 or more, or leave it out")
-    if top_p is not None and not 0 < top_p <= 1: raise UserError(f"top_p {top_p}: give more than 0, and at most 1")
+    if not T:
+        raise UserError("the prompt is empty: a text begins with <|begin|>")
+    if T >= block_size:
+        raise UserError(f"a prompt of {T} tokens fills the context of {block_size}: shorten it")
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"temperature {temperature}: give 0 or more")
+    if top_k is not None and top_k < 1:
+        raise UserError(f"top_k {top_k}: give 1 or more, or leave it out")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise UserError(f"top_p {top_p}: give more than 0, and at most 1")
 
-# %% ../../nbs/160_generate.ipynb #e8c2af5b
+# %% ../../nbs/160_generate.ipynb #e7dd027d
+def _continue(
+    model:nn.Module, # a decoder
+    ids:Tensor, # prompt (B,T), on the model's device
+    n:int, # at most so many new tokens
+    end:int|None, # stop a row at this token
+    choose:Callable[[Tensor], Tensor], # from logits (B,V) to tokens (B,)
+)->Tensor: # (B, up to T+n)
+    "Choose, append, and let only the newest token through the model."
+    cache = [KVCache() for _ in model.blocks]
+    ended = torch.zeros_like(ids[:, 0], dtype=torch.bool)
+    new = ids
+    for _ in range(min(n, model.config.block_size - ids.size(1))):
+        logits = model(new, cache=cache)[:, -1]
+        token = choose(logits)
+        if end is not None:
+            token = token.masked_fill(ended, end)
+            ended |= token == end
+        new = token[:, None]
+        ids = torch.cat([ids, new], 1)
+        if end is not None and ended.all():
+            break
+    return ids
+
+# %% ../../nbs/160_generate.ipynb #fe4f84f5
 @torch.no_grad()
 def generate(
     model:nn.Module, # a decoder
@@ -102,16 +153,12 @@ def generate(
     end:int|None=None, # stop a row at this token
     rng:torch.Generator|None=None, # makes the draw repeatable
 )->Tensor: # prompt and continuation (B, up to T+n); a row that has ended is filled up with `end`
-    "Write on, token by token, with a key/value cache. Stops at the block size. Raises `UserError` for a prompt that fills it."
+    "Continue a prompt, token by token, up to the block size. Raises `UserError` for a prompt that fills it."
     _check_choice(ids, model.config.block_size, temperature, top_k, top_p)
-    was, home, ids = model.training, ids.device, ids.to(next(model.parameters()).device)
-    cache, ended, new = [KVCache() for _ in model.blocks], torch.zeros_like(ids[:, 0], dtype=torch.bool), ids
+    def choose(logits): return next_token(logits, temperature, top_k, top_p, rng)
+    device = next(model.parameters()).device
+    was_training = model.training
     model.eval()
-    for _ in range(min(n, model.config.block_size - ids.size(1))):
-        token = next_token(model(new, cache=cache)[:, -1], temperature, top_k, top_p, rng)
-        if end is not None: token = token.masked_fill(ended, end); ended |= token == end
-        new = token[:, None]
-        ids = torch.cat([ids, new], 1)
-        if end is not None and ended.all(): break
-    model.train(was)
-    return ids.to(home)
+    text = _continue(model, ids.to(device), n, end, choose)
+    model.train(was_training)
+    return text.to(ids.device)

@@ -12,53 +12,62 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-
 # %% ../../nbs/110_gradients.ipynb #2bdd2ead
 def numeric_gradient(
     f:Callable[[Tensor], float], # the function
     x:Tensor, # where; float64, any shape
     eps:float=1e-5, # size of the nudge
-)->Tensor: # the slope by each entry, the shape of x
+)->Tensor: # the slope for each entry, the shape of x
     "Slopes by nudging: central differences, two evaluations per entry. For checks; far too slow to train with."
     slopes = []
     for nudge in eps * torch.eye(x.numel(), dtype=x.dtype):
         nudge = nudge.view(x.shape)
-        slopes.append((float(f(x + nudge)) - float(f(x - nudge))) / (2 * eps))
+        above = float(f(x + nudge))
+        below = float(f(x - nudge))
+        slopes.append((above - below) / (2 * eps))
     return torch.tensor(slopes, dtype=x.dtype).view(x.shape)
 
-# %% ../../nbs/110_gradients.ipynb #6473e4fc
+# %% ../../nbs/110_gradients.ipynb #f758de47
 def _history(
     node, # the last one, a `Node`
 )->list: # every node it was made from and itself, parents before children
-    "The graph behind a number, in an order to compute it in. A stack and not recursion: graphs are deep."
-    order, seen, stack = [], set(), [(node, False)]
+    "The graph behind a number, in an order to compute it in. A stack, not recursion, because graphs are deep."
+    order, seen = [], set()
+    stack = [(node, False)]
     while stack:
         n, parents_done = stack.pop()
-        if parents_done: order.append(n)
+        if parents_done:
+            order.append(n)
         elif n not in seen:
             seen.add(n)
-            stack += [(n, True), *((parent, False) for parent in n.parents)]
+            stack.append((n, True))
+            stack.extend((parent, False) for parent in n.parents)
     return order
 
-# %% ../../nbs/110_gradients.ipynb #f758de47
+# %% ../../nbs/110_gradients.ipynb #0d15ed4b
 class Node:
-    "A number that remembers what it was made from, and its slope by each of those."
+    "A number that remembers what it was made from, and its slope with respect to each of those."
     def __init__(self,
         value:float, # the number
         parents:tuple=(), # the nodes it was made from
-        slopes:tuple=(), # its derivative by each parent
+        slopes:tuple=(), # its derivative with respect to each parent
     ):
-        self.value, self.parents, self.slopes, self.grad = value, parents, slopes, 0.0
+        self.value = value
+        self.parents = parents
+        self.slopes = slopes
+        self.grad = 0.0
 
     def __repr__(self): return f"{type(self).__name__}({self.value:.4g}, grad={self.grad:.4g})"
 
     def backward(self):
-        "Add to `grad`, of every node behind this one, the derivative of this one by it. Source: Linnainmaa 1970."
+        "Add, to the `grad` of every node behind this one, the slope of this one with respect to it."
         order = _history(self)
-        flow = dict.fromkeys(order, 0.0) | {self: 1.0}
+        flow = dict.fromkeys(order, 0.0)
+        flow[self] = 1.0
         for node in reversed(order):
             node.grad += flow[node]
-            for parent, slope in zip(node.parents, node.slopes): flow[parent] += slope * flow[node]
+            for parent, slope in zip(node.parents, node.slopes):
+                flow[parent] += slope * flow[node]
 
 # %% ../../nbs/110_gradients.ipynb #5377a348
 class _Arithmetic(Node):
@@ -67,25 +76,32 @@ class _Arithmetic(Node):
         other, # a node or a plain number
     )->Node: # a node
         "A plain number is a node without parents."
-        return other if isinstance(other, Node) else type(self)(float(other))
+        if isinstance(other, Node): return other
+        return type(self)(float(other))
 
     def __add__(self, other):
         other = self.wrap(other)
-        return type(self)(self.value + other.value, (self, other), (1.0, 1.0))
+        value = self.value + other.value
+        return type(self)(value, (self, other), (1.0, 1.0))
 
     def __mul__(self, other):
         other = self.wrap(other)
-        return type(self)(self.value * other.value, (self, other), (other.value, self.value))
+        value = self.value * other.value
+        return type(self)(value, (self, other), (other.value, self.value))
 
-    def __pow__(self, n): return type(self)(self.value ** n, (self,), (n * self.value ** (n - 1),))
+    def __pow__(self, n):
+        slope = n * self.value ** (n - 1)
+        return type(self)(self.value ** n, (self,), (slope,))
+
     def __neg__(self): return self * -1
     def __sub__(self, other): return self + -self.wrap(other)
     def __truediv__(self, other): return self * self.wrap(other) ** -1
     def __rsub__(self, other): return self.wrap(other) - self
     def __rtruediv__(self, other): return self.wrap(other) / self
-    __radd__, __rmul__ = __add__, __mul__
+    __radd__ = __add__
+    __rmul__ = __mul__
 
-# %% ../../nbs/110_gradients.ipynb #df25232d
+# %% ../../nbs/110_gradients.ipynb #3fabfbde
 class Scalar(_Arithmetic):
     "One number of a computation, with its derivative after `backward`. In the spirit of Karpathy's micrograd."
     def exp(self)->'Scalar': # e to the power of it
@@ -95,7 +111,8 @@ class Scalar(_Arithmetic):
 
     def log(self)->'Scalar': # its natural logarithm
         "The slope is one over the number."
-        return Scalar(math.log(self.value), (self,), (1 / self.value,))
+        slope = 1 / self.value
+        return Scalar(math.log(self.value), (self,), (slope,))
 
     def tanh(self)->'Scalar': # squeezed between -1 and 1
         "The slope is one minus the square of the result."
@@ -104,9 +121,10 @@ class Scalar(_Arithmetic):
 
     def relu(self)->'Scalar': # itself where positive, else 0
         "The slope is one or zero."
-        return Scalar(max(0.0, self.value), (self,), (float(self.value > 0),))
+        slope = float(self.value > 0)
+        return Scalar(max(0.0, self.value), (self,), (slope,))
 
-# %% ../../nbs/110_gradients.ipynb #7eb85725
+# %% ../../nbs/110_gradients.ipynb #26fae84b
 def descend(
     loss:Callable[[], Tensor], # computes the loss from the parameters as they are now
     params:Iterable[Tensor], # tensors with requires_grad; changed in place
@@ -114,11 +132,13 @@ def descend(
     lr:float, # learning rate: how far to go against the gradient
 )->list[float]: # the loss before each step
     "Gradient descent. Source: Cauchy 1847."
-    params, losses = list(params), []
+    params = list(params)
+    losses = []
     for _ in range(steps):
         value = loss()
-        grads = torch.autograd.grad(value, params)
+        slopes = torch.autograd.grad(value, params)
         with torch.no_grad():
-            for p, g in zip(params, grads): p -= lr * g
+            for p, slope in zip(params, slopes):
+                p -= lr * slope
         losses.append(value.item())
     return losses

@@ -22,7 +22,8 @@ from ..text.bpe import BEGIN, END, PAD, save_tokenizer
 
 # %% ../../nbs/165_hf_format.ipynb #60089bc5
 _LLAMA = { # our names -> transformers'
-    'embed.weight': 'model.embed_tokens.weight', 'norm.weight': 'model.norm.weight', 'head.weight': 'lm_head.weight',
+    'embed.weight': 'model.embed_tokens.weight',
+    'norm.weight': 'model.norm.weight', 'head.weight': 'lm_head.weight',
     'blocks.N.norm1.weight': 'model.layers.N.input_layernorm.weight',
     'blocks.N.norm2.weight': 'model.layers.N.post_attention_layernorm.weight',
     **{f'blocks.N.attention.{p}.weight': f'model.layers.N.self_attn.{p}_proj.weight' for p in 'qkvo'},
@@ -36,8 +37,10 @@ _GPT2_LAYERS = { # of a block; each has a weight and a bias
 }
 _GPT2 = { # our names -> transformers'
     'embed.weight': 'transformer.wte.weight', 'places.weight': 'transformer.wpe.weight',
-    'head.weight': 'lm_head.weight', 'norm.weight': 'transformer.ln_f.weight', 'norm.bias': 'transformer.ln_f.bias',
-    **{f'blocks.N.{ours}.{w}': f'transformer.h.N.{hf}.{w}' for w in ('weight', 'bias') for ours, hf in _GPT2_LAYERS.items()},
+    'head.weight': 'lm_head.weight',
+    'norm.weight': 'transformer.ln_f.weight', 'norm.bias': 'transformer.ln_f.bias',
+    **{f'blocks.N.{ours}.weight': f'transformer.h.N.{hf}.weight' for ours, hf in _GPT2_LAYERS.items()},
+    **{f'blocks.N.{ours}.bias': f'transformer.h.N.{hf}.bias' for ours, hf in _GPT2_LAYERS.items()},
 }
 
 # %% ../../nbs/165_hf_format.ipynb #6366ea30
@@ -45,13 +48,18 @@ def _name_table(
     config:Config, # shape of the model
 )->dict[str, list[str]]: # transformers' name -> our names: one, or those of q, k and v
     "The table, written out for every block."
-    out = {}
-    for ours, hf in (_LLAMA if config.arch == 'llama' else _GPT2).items():
+    table = _LLAMA if config.arch == 'llama' else _GPT2
+    names = {}
+    for ours, theirs in table.items():
         if config.tied and ours == 'head.weight': continue
-        parts = [ours.replace('.qkv.', f'.{p}.') for p in ('qkv' if '.qkv.' in ours else 'q')]
-        for i in range(config.n_layer if '.N.' in ours else 1):
-            out[hf.replace('.N.', f'.{i}.')] = [name.replace('.N.', f'.{i}.') for name in parts]
-    return out
+        parts = [ours]
+        if '.qkv.' in ours: parts = [ours.replace('qkv', p) for p in 'qkv']
+        copies = config.n_layer if '.N.' in ours else 1
+        for i in range(copies):
+            number = f'.{i}.'
+            full_name = theirs.replace('.N.', number)
+            names[full_name] = [part.replace('.N.', number) for part in parts]
+    return names
 
 # %% ../../nbs/165_hf_format.ipynb #6769527e
 def _transposed(
@@ -59,7 +67,8 @@ def _transposed(
     w:Tensor, # the weight
 )->Tensor: # the weight as the other side holds it
     "GPT-2 keeps its projections as (in, out); a Linear keeps (out, in)."
-    return w.transpose(0, -1).contiguous() if re.search(r'(c_attn|c_proj|c_fc)\.weight$', name) else w
+    if not re.search(r'(c_attn|c_proj|c_fc)\.weight$', name): return w
+    return w.transpose(0, -1).contiguous()
 
 # %% ../../nbs/165_hf_format.ipynb #13a64dc9
 def to_hf(
@@ -68,40 +77,51 @@ def to_hf(
 )->dict[str, Tensor]: # transformers' names
     "Weights under the names that transformers uses."
     out = {}
-    for hf, ours in _name_table(config).items():
-        w = torch.cat([state[name] for name in ours]) if ours[1:] else state[ours[0]]
-        out[hf] = _transposed(hf, w)
+    for theirs, ours in _name_table(config).items():
+        parts = [state[name] for name in ours]
+        w = parts[0] if len(parts) == 1 else torch.cat(parts)
+        out[theirs] = _transposed(theirs, w)
     return out
 
 # %% ../../nbs/165_hf_format.ipynb #f4eca10a
-_TABLES = re.compile(r'\.attn\.(masked_)?bias$|rotary_emb\.inv_freq$') # tables that old files hold among the weights
+_TABLES = re.compile(r'\.attn\.(masked_)?bias$|rotary_emb\.inv_freq$') # beside weights, in old files
 
 def from_hf(
     tensors:dict[str, Tensor], # transformers' names
     config:Config, # shape of the model
 )->dict[str, Tensor]: # our names
     "The way back. Raises `UserError` for a weight that our decoder has no place for."
-    if 'wte.weight' in tensors: # no prefix
-        tensors = {k if k == 'lm_head.weight' else f'transformer.{k}': v for k, v in tensors.items()}
-    table, state = _name_table(config), {}
-    for hf, w in tensors.items():
-        if hf in table: state |= zip(table[hf], _transposed(hf, w).chunk(len(table[hf])))
-        elif hf != 'lm_head.weight' and not _TABLES.search(hf):
-            raise UserError(f"{hf}: a {config.arch} of {config.n_layer} blocks has no place for this weight")
+    no_prefix = 'wte.weight' in tensors
+    table = _name_table(config)
+    state = {}
+    for name, w in tensors.items():
+        if no_prefix and name != 'lm_head.weight': name = f'transformer.{name}'
+        if name in table:
+            ours = table[name]
+            parts = _transposed(name, w).chunk(len(ours))
+            state.update(zip(ours, parts))
+        elif name != 'lm_head.weight' and not _TABLES.search(name):
+            shape = f"a {config.arch} of {config.n_layer} blocks"
+            raise UserError(f"{name}: {shape} has no place for this weight")
     if config.tied and 'embed.weight' in state: state['head.weight'] = state['embed.weight']
     return state
 
 # %% ../../nbs/165_hf_format.ipynb #6780acdb
 _FIELDS = { # our fields -> transformers'
-    'llama': dict(vocab_size='vocab_size', block_size='max_position_embeddings', n_layer='num_hidden_layers',
-                  n_embd='hidden_size', n_hidden='intermediate_size', n_head='num_attention_heads',
-                  n_kv_head='num_key_value_heads', tied='tie_word_embeddings', theta='rope_theta', eps='rms_norm_eps'),
-    'gpt2': dict(vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_embd='n_embd', n_head='n_head',
-                 n_kv_head='n_head', n_hidden='n_inner', tied='tie_word_embeddings', eps='layer_norm_epsilon'),
+    'llama': dict(
+        vocab_size='vocab_size', block_size='max_position_embeddings', n_layer='num_hidden_layers',
+        n_embd='hidden_size', n_hidden='intermediate_size', n_head='num_attention_heads',
+        n_kv_head='num_key_value_heads', tied='tie_word_embeddings',
+        theta='rope_theta', eps='rms_norm_eps'),
+    'gpt2': dict(
+        vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_embd='n_embd',
+        n_head='n_head', n_kv_head='n_head', n_hidden='n_inner', tied='tie_word_embeddings',
+        eps='layer_norm_epsilon'),
 }
 _FIXED = { # switches that our decoder does not have, and the setting that it follows
     'llama': dict(hidden_act='silu', attention_bias=False, mlp_bias=False),
-    'gpt2': dict(activation_function='gelu_new', scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False),
+    'gpt2': dict(
+        activation_function='gelu_new', scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False),
 }
 
 # %% ../../nbs/165_hf_format.ipynb #d4d6e495
@@ -109,55 +129,74 @@ def hf_config(
     config:Config, # shape of the model
     dtype:str='float32', # of the weights in the file
 )->dict: # config.json
-    "What transformers wants to know."
+    "The shape of a model as transformers reads it."
     kind = config.arch
     name = 'LlamaForCausalLM' if kind == 'llama' else 'GPT2LMHeadModel'
     out = dict(model_type=kind, architectures=[name], dtype=dtype)
-    out |= dict(bos_token_id=BEGIN, eos_token_id=END, pad_token_id=PAD) | _FIXED[kind]
-    out |= {hf: getattr(config, ours) for ours, hf in _FIELDS[kind].items()}
-    if kind == 'gpt2': return out | dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-    rope = dict(rope_type='default', rope_theta=config.theta)
-    return out | dict(head_dim=config.n_embd // config.n_head, rope_parameters=rope)
+    out.update(bos_token_id=BEGIN, eos_token_id=END, pad_token_id=PAD)
+    out.update(_FIXED[kind])
+    for ours, theirs in _FIELDS[kind].items():
+        out[theirs] = getattr(config, ours)
+    if kind == 'gpt2':
+        out.update(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    else:
+        out['head_dim'] = config.n_embd // config.n_head
+        out['rope_parameters'] = dict(rope_type='default', rope_theta=config.theta)
+    return out
 
 # %% ../../nbs/165_hf_format.ipynb #197db3c2
+def _rope_settings(j:dict)->dict: # of a config.json
+    "The rotary settings, in the old spelling or the new. Raises `UserError` for stretched ones."
+    rope = j.get('rope_parameters') or j.get('rope_scaling') or {}
+    rope_type = rope.get('rope_type') or rope.get('type') or 'default'
+    if rope_type != 'default':
+        raise UserError(f"rope_type {rope_type!r}: only plain rotary positions are known")
+    return rope
+
+# %% ../../nbs/165_hf_format.ipynb #332f1dbf
 def config_from_hf(
     j:dict, # config.json
 )->Config: # shape of the model
-    "Read transformers' config of a Llama or a GPT-2. Raises `UserError` for what our decoder does not do."
+    "Read transformers' config of a Llama or a GPT-2. Raises `UserError` for other kinds."
     kind = j.get('model_type')
     if kind not in _FIELDS: raise UserError(f"model_type {kind!r}: only llama and gpt2 are known")
-    for key, fine in _FIXED[kind].items():
-        if j.get(key, fine) != fine: raise UserError(f"{key} {j[key]!r}: only {fine!r} is known")
-    H, C = (j[_FIELDS[kind][k]] for k in ('n_head', 'n_embd'))
-    rope = j.get('rope_parameters') or j.get('rope_scaling') or {}
-    rope_type = rope.get('rope_type') or rope.get('type') or 'default'
-    if rope_type != 'default': raise UserError(f"rope_type {rope_type!r}: only plain rotary positions are known")
-    if (j.get('head_dim') or C // H) * H != C: raise UserError(f"head_dim {j['head_dim']}: only width / heads is known")
-    missing = dict(n_kv_head=H, theta=10000.0, tied=False, eps=1e-6)
-    if kind == 'gpt2': missing = dict(n_hidden=4*C, tied=True, eps=1e-5)
-    j = {k: v for k, v in (j | rope).items() if v is not None}
-    return Config(arch=kind, **{ours: j[hf] if hf in j else missing[ours] for ours, hf in _FIELDS[kind].items()})
+    for key, known in _FIXED[kind].items():
+        if j.get(key, known) != known: raise UserError(f"{key} {j[key]!r}: only {known!r} is known")
+    names = _FIELDS[kind]
+    heads = j[names['n_head']]
+    width = j[names['n_embd']]
+    settings = j | _rope_settings(j)
+    head_dim = j.get('head_dim') or width // heads
+    if head_dim * heads != width: raise UserError(f"head_dim {head_dim}: only width / heads is known")
+    fields = dict(n_kv_head=heads, theta=10000.0, tied=False, eps=1e-6) # a Llama's defaults
+    if kind == 'gpt2': fields = dict(n_hidden=4*width, tied=True, eps=1e-5)
+    for ours, theirs in names.items():
+        if settings.get(theirs) is not None: fields[ours] = settings[theirs]
+        elif ours not in fields: raise KeyError(ours)
+    return Config(arch=kind, **fields)
 
-# %% ../../nbs/165_hf_format.ipynb #dd684e20
+# %% ../../nbs/165_hf_format.ipynb #3245e68a
 def save_tensors(
     tensors:dict[str, Tensor], # by name
     path:Path, # a .safetensors file
 ):
     "Write tensors, readable by all (safetensors itself writes mode 0600)."
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata={'format': 'pt'})
+    plain = {name: w.detach().cpu().contiguous() for name, w in tensors.items()}
+    save_file(plain, path, metadata={'format': 'pt'})
     os.chmod(path, 0o644)
 
 # %% ../../nbs/165_hf_format.ipynb #ca19c83e
-def _readme(
-    model:Transformer, # what the folder holds
-)->str: # Markdown
+def _readme(model:Transformer)->str: # Markdown
     "A few words for people."
     c = model.config
-    return (f"# A {c.arch}-shaped decoder trained with llmbook\n\n"
-            f"{count_parameters(model):,} parameters, {c.n_layer} blocks, width {c.n_embd}, {c.n_head} heads, "
-            f"{c.vocab_size} tokens, context {c.block_size}.\n"
-            "Open it with `AutoModelForCausalLM.from_pretrained('.')` and `AutoTokenizer.from_pretrained('.')`.\n")
+    return (
+        f"# A {c.arch}-shaped decoder trained with llmbook\n\n"
+        f"{count_parameters(model):,} parameters, {c.n_layer} blocks, width {c.n_embd}, "
+        f"{c.n_head} heads, {c.vocab_size} tokens, context {c.block_size}.\n"
+        "Open it with `AutoModelForCausalLM.from_pretrained('.')` and "
+        "`AutoTokenizer.from_pretrained('.')`.\n")
 
+# %% ../../nbs/165_hf_format.ipynb #a25a45cc
 def save_model(
     model:Transformer, # what to save
     tokenizer:Tokenizer|None, # its tokenizer
@@ -165,10 +204,14 @@ def save_model(
     dtype:torch.dtype=torch.float32, # of the weights in the file
 ):
     "Write a folder that transformers, and whatever builds on it, opens without custom code."
-    folder, c = Path(folder), model.config
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors({k: v.to(dtype) for k, v in to_hf(model.state_dict(), c).items()}, folder/'model.safetensors')
-    write_json(folder/'config.json', hf_config(c, str(dtype).removeprefix('torch.')))
+    c = model.config
+    weights = to_hf(model.state_dict(), c)
+    weights = {name: w.to(dtype) for name, w in weights.items()}
+    save_tensors(weights, folder/'model.safetensors')
+    dtype_name = str(dtype).removeprefix('torch.')
+    write_json(folder/'config.json', hf_config(c, dtype_name))
     ends = dict(bos_token_id=BEGIN, eos_token_id=END, pad_token_id=PAD)
     write_json(folder/'generation_config.json', ends | dict(max_length=c.block_size))
     write_text(folder/'README.md', _readme(model))
@@ -179,11 +222,16 @@ def weight_files(
     folder:Path, # a model's
 )->list[Path]: # one file, or its parts
     "Where the weights are. Raises `UserError` where there are none, or not all."
-    index, names = folder/'model.safetensors.index.json', ['model.safetensors']
-    if index.exists() and not (folder/names[0]).exists(): names = sorted(set(read_json(index)['weight_map'].values()))
+    index = folder/'model.safetensors.index.json'
+    names = ['model.safetensors']
+    if index.exists() and not (folder/names[0]).exists():
+        weight_map = read_json(index)['weight_map']
+        names = sorted(set(weight_map.values()))
     for name in names:
-        if not REGULAR.fullmatch(name): raise UserError(f"{index}: {name!r} is not a regular file name; do not trust it")
-        if not (folder/name).is_file(): raise UserError(f"{folder}: no {name} in it; only safetensors are read, never pickles")
+        if not REGULAR.fullmatch(name):
+            raise UserError(f"{index}: {name!r} is not a regular file name; do not trust it")
+        if not (folder/name).is_file():
+            raise UserError(f"{folder}: no {name} in it; only safetensors are read, never pickles")
     return [folder/name for name in names]
 
 # %% ../../nbs/165_hf_format.ipynb #3418b1cc
@@ -193,8 +241,11 @@ def load_weights(
     name:Path|str, # where it comes from, for the message
 ):
     "Fill a model. Raises `UserError` where the weights are of another shape."
-    own = model.state_dict()
-    for k, v in own.items():
-        shape, expected = tuple(state[k].shape) if k in state else 'missing', tuple(v.shape)
-        if shape != expected: raise UserError(f"{name}: a checkpoint of another shape; {k} is {shape}, not {expected}")
-    model.load_state_dict({k: state[k] for k in own})
+    expected = model.state_dict()
+    for weight, tensor in expected.items():
+        shape = tuple(state[weight].shape) if weight in state else 'missing'
+        wanted = tuple(tensor.shape)
+        if shape != wanted:
+            problem = f"{weight} is {shape}, not {wanted}"
+            raise UserError(f"{name}: a checkpoint of another shape; {problem}")
+    model.load_state_dict({weight: state[weight] for weight in expected})

@@ -23,36 +23,41 @@ def _ragged_arange(
     counts:np.ndarray, # how many in each run
 )->np.ndarray: # (sum of counts,)
     "Count from 0 in every run, the runs one after another."
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    begins = np.cumsum(counts) - counts
+    return np.arange(counts.sum()) - np.repeat(begins, counts)
 
 # %% ../../nbs/080_batches.ipynb #57547d26
 def split_documents(
     lengths:np.ndarray, # tokens of every document, begin and end included
     block_size:int, # places in a row
 )->np.ndarray: # (pieces,3): document, offset in it, places
-    "Cut documents into pieces of at most `block_size` places. A document of n tokens asks n-1 questions."
+    "Cut documents into pieces of at most `block_size` places; n tokens ask n-1 questions."
     asks = np.maximum(np.asarray(lengths, np.int64) - 1, 0)
-    counts = -(-asks // block_size)
-    document, offset = np.repeat(np.arange(len(asks)), counts), _ragged_arange(counts) * block_size
-    return np.stack([document, offset, np.minimum(block_size, asks[document] - offset)], 1)
+    counts = -(-asks // block_size) # rounded up
+    document = np.repeat(np.arange(len(asks)), counts)
+    offset = _ragged_arange(counts) * block_size
+    places = np.minimum(block_size, asks[document] - offset)
+    return np.stack([document, offset, places], 1)
 
 # %% ../../nbs/080_batches.ipynb #c2ba8eae
 def pack(
     sizes:np.ndarray, # places of every piece
     block_size:int, # places in a row
 )->list[list[int]]: # pieces of each row
-    "The longest piece first, each into the fullest row that has room. Source: Ding et al. 2024, section 3."
-    rows, open_rows = [], [[] for _ in range(block_size + 1)] # open_rows[c]: rows with c places left
-    room = 0 # bit c is set where there are such rows
+    "The longest piece first, each into the fullest row that has room. Source: Ding et al. 2024."
+    rows = []
+    open_rows = [[] for _ in range(block_size + 1)] # open_rows[c]: rows with c places left
+    room = 0 # bit c is set if there are such rows
     order = np.argsort(-sizes, kind='stable')
     for i, n in zip(order.tolist(), sizes[order].tolist()):
         fits = room >> n
         if fits:
-            left = n + (fits & -fits).bit_length() - 1
+            left = n + (fits & -fits).bit_length() - 1 # the lowest bit that is set
             row = open_rows[left].pop()
             if not open_rows[left]: room ^= 1 << left
         else:
-            left, row = block_size, len(rows)
+            left = block_size
+            row = len(rows)
             rows.append([])
         rows[row].append(i)
         left -= n
@@ -65,6 +70,17 @@ def pack(
 IGNORE = -100 # label of a place that is not learned
 
 # %% ../../nbs/080_batches.ipynb #2971dffe
+def _rectangle(
+    shape:tuple[int, int], # (B,T)
+    empty:int, # value of places that nothing is put in
+    target:np.ndarray, # places, counted row after row
+    values:np.ndarray, # what goes there
+)->np.ndarray: # (B,T)
+    "Values at their places in a rectangle."
+    out = np.full(shape, empty, np.int64)
+    np.put(out, target, values)
+    return out
+
 def _fill_rows(
     store:TokenStore, # documents as ids
     pieces:np.ndarray, # of `split_documents` (pieces,3)
@@ -72,50 +88,58 @@ def _fill_rows(
     block_size:int, # places in a row
 )->dict[str, np.ndarray]: # ids, labels, segments, positions (B,T)
     "Copy pieces out of a store into rows, all at once."
-    counts = np.array([len(row) for row in rows])
+    counts = np.array([len(row) for row in rows]) # pieces in each row
     document, offset, n = pieces[list(chain(*rows))].T
-    begin, position, row = np.cumsum(n) - n, _ragged_arange(n), np.repeat(np.arange(len(rows)), counts)
+    row = np.repeat(np.arange(len(rows)), counts) # of each piece
+    begin = np.cumsum(n) - n # of each piece, all laid end to end
+    first = np.cumsum(counts) - counts # the first piece of each row
+    column = begin - begin[first[row]] # where in its row a piece begins
+    position = _ragged_arange(n)
     source = np.repeat(store.starts[document] + offset, n) + position
-    at = begin - begin[np.cumsum(counts) - counts][row] # where in its row a piece begins
-    target = np.repeat(row * block_size + at, n) + position
-    def rectangle(empty, values):
-        out = np.full((len(rows), block_size), empty, np.int64)
-        np.put(out, target, values)
-        return out
-    return dict(ids=rectangle(PAD, store.ids[source]), labels=rectangle(IGNORE, store.ids[source + 1]),
-                segments=rectangle(0, np.repeat(_ragged_arange(counts) + 1, n)), positions=rectangle(0, position))
+    target = np.repeat(row * block_size + column, n) + position
+    segment = np.repeat(_ragged_arange(counts) + 1, n)
+    shape = len(rows), block_size
+    ids = _rectangle(shape, PAD, target, store.ids[source])
+    labels = _rectangle(shape, IGNORE, target, store.ids[source + 1])
+    segments = _rectangle(shape, 0, target, segment)
+    positions = _rectangle(shape, 0, target, position)
+    return dict(ids=ids, labels=labels, segments=segments, positions=positions)
 
 # %% ../../nbs/080_batches.ipynb #c4ca2ba9
 class PackedRows:
-    "The documents of a store as rows, packed full. Raises `UserError` where there is not text enough for one row."
+    "The documents of a store as rows, packed full. Raises `UserError` if the text is too short for one."
     def __init__(self,
         store:TokenStore, # documents as ids
         block_size:int, # places in a row
     ):
-        self.store, self.block_size, self.pieces = store, block_size, split_documents(store.lengths, block_size)
-        if (n := self.pieces[:, 2].sum()) < block_size:
-            raise UserError(f"the corpus is shorter than one block: {n} tokens, {block_size} are needed; "
-                            "give more text or a smaller block")
-        self.packed = pack(self.pieces[:, 2], block_size)
+        self.store, self.block_size = store, block_size
+        self.pieces = split_documents(store.lengths, block_size)
+        sizes = self.pieces[:, 2]
+        if sizes.sum() < block_size:
+            raise UserError(f"the corpus is shorter than one block: {sizes.sum()} tokens, "
+                            f"{block_size} are needed; give more text or a smaller block")
+        self.packed = pack(sizes, block_size)
     def fill(self,
         numbers:np.ndarray, # of rows
     )->dict[str, Tensor]: # ids, labels, segments, positions (B,T), rows (B,)
-        "Rows as tensors: ids, labels already shifted, document number and position of every place."
-        batch = _fill_rows(self.store, self.pieces, [self.packed[i] for i in numbers.tolist()], self.block_size)
-        return {k: torch.from_numpy(v) for k, v in (batch | {'rows': np.asarray(numbers)}).items()}
+        "Rows as tensors: ids, labels already shifted, segment and position of every place."
+        rows = [self.packed[i] for i in numbers.tolist()]
+        batch = _fill_rows(self.store, self.pieces, rows, self.block_size)
+        batch['rows'] = np.asarray(numbers)
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 # %% ../../nbs/080_batches.ipynb #e8bc27ef
 def _check_slices(
     batch_size:int, # rows in the global batch
     world:int, # how many ranks share them
 ):
-    "Raise `UserError` where a batch does not divide among the ranks."
+    "Raise `UserError` if a batch does not divide among the ranks."
     if batch_size % world:
         raise UserError(f"{batch_size} rows per batch do not divide among {world} ranks; choose a multiple")
 
 # %% ../../nbs/080_batches.ipynb #b91d316c
 class Stream(PackedRows):
-    "Batches without a state: `stream[step]` is a pure function of (seed, step), so resuming needs no replay."
+    "Batches without state: `stream[step]` is a pure function of (seed, step); resuming needs no replay."
     def __init__(self,
         store:TokenStore, # documents as ids
         batch_size:int, # rows in the global batch
@@ -127,28 +151,33 @@ class Stream(PackedRows):
         if batch_size < 1: raise UserError(f"{batch_size} rows per batch: at least 1 is needed")
         _check_slices(batch_size, world)
         super().__init__(store, block_size)
-        self.batch_size, self.seed, self.rank, self.world, self.orders = batch_size, seed, rank, world, {}
+        self.batch_size, self.seed = batch_size, seed
+        self.rank, self.world = rank, world
+        self.orders = {} # epoch -> order of the rows, of the latest two
     def order(self,
-        epoch:int, # pass over the rows
+        epoch:int, # number of the epoch
     )->np.ndarray: # a permutation of the rows
-        "The order of an epoch; the last two are kept."
+        "The order of an epoch; the latest two are kept."
         if epoch not in self.orders:
             rng = np.random.Generator(np.random.PCG64(seed_of(self.seed, 'epoch', epoch)))
-            self.orders = dict(list(self.orders.items())[-1:]) | {epoch: rng.permutation(len(self.packed))}
+            latest = list(self.orders.items())[-1:]
+            self.orders = dict(latest)
+            self.orders[epoch] = rng.permutation(len(self.packed))
         return self.orders[epoch]
     def row_numbers(self,
         step:int, # of the optimiser
     )->np.ndarray: # (rows / world,)
         "Which rows the batch of `step` holds: each epoch has an order of its own."
+        begin = step * self.batch_size
+        places = range(begin + self.rank, begin + self.batch_size, self.world)
         n = len(self.packed)
-        ours = range(step*self.batch_size + self.rank, (step + 1)*self.batch_size, self.world)
-        return np.array([self.order(p // n)[p % n] for p in ours])
+        return np.array([self.order(place // n)[place % n] for place in places])
     def __getitem__(self, step): return self.fill(self.row_numbers(step))
     def slice(self,
         rank:int, # whose part of each global batch
         world:int, # of how many
     )->'Stream': # the same rows, packed once
-        "The same stream, seen by one rank of another world. Raises `UserError` where the rows do not divide."
+        "The same stream for one rank of another world. Raises `UserError` if the rows do not divide."
         _check_slices(self.batch_size, world)
         other = copy(self)
         other.rank, other.world = rank, world
@@ -160,8 +189,11 @@ def split_batch(
     micro:int|None=None, # rows in each part; None leaves the batch as it is
 )->list[dict[str, Tensor]]: # micro-batches
     "Cut a batch along its rows."
-    n = len(batch['rows'])
-    return [{k: v[i:i+micro] for k, v in batch.items()} for i in range(0, n, micro)] if micro else [batch]
+    if not micro: return [batch]
+    parts = []
+    for i in range(0, len(batch['rows']), micro):
+        parts.append({name: values[i:i+micro] for name, values in batch.items()})
+    return parts
 
 # %% ../../nbs/080_batches.ipynb #9abc635b
 def sliding_windows(
@@ -170,12 +202,13 @@ def sliding_windows(
     stride:int, # places between windows
 )->list[tuple[int, int, int]]: # (start, end, first question that counts)
     "Windows over a document; each question counts in the first window that holds it."
-    found, start, done = [], 0, 0
+    windows, start, done = [], 0, 0
     while done < n:
         end = min(start + block_size, n)
-        found.append((start, end, done))
-        start, done = start + stride, end
-    return found
+        windows.append((start, end, done))
+        start += stride
+        done = end
+    return windows
 
 # %% ../../nbs/080_batches.ipynb #739ed5d7
 def _fill_windows(
@@ -184,10 +217,12 @@ def _fill_windows(
 )->dict[str, Tensor]: # ids, labels (B,T), rows (B,)
     "One window per row, padded at the end."
     shape = len(windows), max(end - start for _, start, end, _ in windows)
-    ids, labels = np.full(shape, PAD, np.int64), np.full(shape, IGNORE, np.int64)
+    ids = np.full(shape, PAD, np.int64)
+    labels = np.full(shape, IGNORE, np.int64)
     for r, (d, start, end, done) in enumerate(windows):
-        ids[r, :end-start] = rows[d][start:end]
-        labels[r, done-start:end-start] = rows[d][done+1:end+1]
+        tokens = rows[d]
+        ids[r, :end-start] = tokens[start:end]
+        labels[r, done-start:end-start] = tokens[done+1:end+1]
     numbers = torch.tensor([d for d, *_ in windows])
     return dict(ids=torch.from_numpy(ids), labels=torch.from_numpy(labels), rows=numbers)
 
@@ -196,11 +231,16 @@ def document_batches(
     rows:Iterable[list[int]], # ids of documents, begin and end included
     block_size:int, # longest row
     size:int=16, # rows in a batch
-    stride:int|None=None, # places between windows of a document longer than a block; None is half a block
+    stride:int|None=None, # places between windows of a long document; None is half a block
 )->Iterator[dict[str, Tensor]]: # batches with `rows`, the number of the document; padded at the end
-    "One document per row, for measuring. A longer one is cut into windows that overlap, and each token is counted once."
-    stride, rows = stride or max(1, block_size // 2), list(rows)
-    if not 0 < stride <= block_size: raise UserError(f"stride {stride}: give 1 to {block_size}, or tokens are left out")
-    windows = [(d, *w) for d, ids in enumerate(rows) for w in sliding_windows(len(ids) - 1, block_size, stride)]
-    windows.sort(key=lambda w: w[2] - w[1])
+    "One document per row, for measuring. A long one is read in overlapping windows."
+    stride = stride or max(1, block_size // 2)
+    if not 0 < stride <= block_size:
+        raise UserError(f"stride {stride}: give 1 to {block_size}, or tokens are left out")
+    rows = list(rows)
+    windows = []
+    for d, ids in enumerate(rows):
+        found = sliding_windows(len(ids) - 1, block_size, stride)
+        windows += [(d, *window) for window in found]
+    windows.sort(key=lambda window: window[2] - window[1])
     for i in range(0, len(windows), size): yield _fill_windows(rows, windows[i:i+size])

@@ -41,7 +41,7 @@ _SPLIT = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p
 def split_words(
     text:str, # any text
 )->list[str]: # its words; joined they are the text again
-    "Cut a text where no token may cross: a word carries the space before it. Source: Radford et al. 2019, code."
+    "Cut a text where no token may cross: a word carries the space before it. Source: GPT-2's code."
     return _SPLIT.findall(text)
 
 def count_words(
@@ -70,33 +70,40 @@ def merge(
     "Replace every occurrence of a pair, from left to right."
     out, i = [], 0
     while i < len(ids):
-        hit = ids[i] == pair[0] and i + 1 < len(ids) and ids[i+1] == pair[1]
-        out.append(new if hit else ids[i])
-        i += 2 if hit else 1
+        if ids[i] == pair[0] and i + 1 < len(ids) and ids[i+1] == pair[1]:
+            out.append(new)
+            i += 2
+        else:
+            out.append(ids[i])
+            i += 1
     return out
 
 # %% ../../nbs/060_bpe.ipynb #38f53c54
 def byte_chars()->list[str]: # the character for each byte, 0 to 255
-    "A printable character for every byte, so that tokens can be written to a text file. Source: Radford et al. 2019, code."
-    shown, spare = {*range(33, 127), *range(161, 173), *range(174, 256)}, itertools.count(256)
-    return [chr(b if b in shown else next(spare)) for b in range(256)]
+    "A printable character for every byte, to write tokens to a text file. Source: GPT-2's code."
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)} # 173 is the soft hyphen
+    spare = itertools.count(256)
+    return [chr(b if b in printable else next(spare)) for b in range(256)]
 
-_ORDER = {_FIRST_BYTE + b: _FIRST_BYTE + i for i, b in enumerate(sorted(range(256), key=byte_chars().__getitem__))}
+_BY_CHARACTER = sorted(range(256), key=byte_chars().__getitem__)
+_ORDER = {_FIRST_BYTE + byte: _FIRST_BYTE + place for place, byte in enumerate(_BY_CHARACTER)}
 
 def _tie_break(
     pair:tuple[int, int], # two ids
 )->tuple[int, int]: # of two equally frequent pairs the smaller goes first
-    "The order of pairs that are equally frequent: bytes by their printable character, older merges before newer ones."
+    "The order of equally frequent pairs: bytes by character, then merges, older before newer."
     return tuple(_ORDER.get(i, i) for i in pair)
 
 # %% ../../nbs/060_bpe.ipynb #a2f078cd
 class Pairs:
-    "The words of a corpus as ids, with the count and the places of every pair kept true while pairs are merged."
+    "The words of a corpus as ids, and a register of pairs that every merge keeps up to date."
     def __init__(self,
         word_counts:dict[str, int], # word -> how often it occurs
     ):
-        self.words, self.times = [byte_ids(word) for word in word_counts], list(word_counts.values())
-        self.counts, self.places = pair_counts(zip(self.words, self.times)), defaultdict(set)
+        self.words = [byte_ids(word) for word in word_counts]
+        self.times = list(word_counts.values())
+        self.counts = pair_counts(zip(self.words, self.times))
+        self.places = defaultdict(set) # pair -> numbers of the words that hold it
         for i, ids in enumerate(self.words):
             for pair in zip(ids, ids[1:]): self.places[pair].add(i)
 
@@ -107,10 +114,13 @@ class Pairs:
         "Merge one pair in the words that hold it."
         change = Counter()
         for i in self.places.pop(pair):
-            old, n = self.words[i], self.times[i]
-            self.words[i] = ids = merge(old, pair, new)
-            for p in zip(old, old[1:]): change[p] -= n
-            for p in zip(ids, ids[1:]): change[p] += n; self.places[p].add(i)
+            before, times = self.words[i], self.times[i]
+            after = merge(before, pair, new)
+            self.words[i] = after
+            for p in zip(before, before[1:]): change[p] -= times
+            for p in zip(after, after[1:]):
+                change[p] += times
+                self.places[p].add(i)
         self.counts.update(change)
         return {p for p, n in change.items() if n}
 
@@ -125,12 +135,12 @@ def train_bpe(
     heap = [(-n, _tie_break(pair), pair) for pair, n in pairs.counts.items()]
     heapq.heapify(heap)
     while heap and len(merges) < n_merges:
-        n, _, pair = heapq.heappop(heap)
-        if -n != pairs.counts[pair]: continue # out of date
-        if -n < min_count: break
+        negative, _, pair = heapq.heappop(heap)
+        if -negative != pairs.counts[pair]: continue # out of date
+        if -negative < min_count: break
+        for changed in pairs.merge(pair, FIRST_MERGE + len(merges)):
+            heapq.heappush(heap, (-pairs.counts[changed], _tie_break(changed), changed))
         merges.append(pair)
-        for p in pairs.merge(pair, FIRST_MERGE + len(merges) - 1):
-            heapq.heappush(heap, (-pairs.counts[p], _tie_break(p), p))
     return merges
 
 # %% ../../nbs/060_bpe.ipynb #853e989f
@@ -154,9 +164,11 @@ class BPE:
     ):
         self.merges = [tuple(pair) for pair in merges]
         self.new_id = {pair: FIRST_MERGE + k for k, pair in enumerate(self.merges)}
-        self.pieces = [s.encode() for s in SPECIALS] + [bytes([b]) for b in range(256)] # id -> the bytes it stands for
+        self.pieces = [name.encode() for name in SPECIALS] # id -> the bytes it stands for
+        self.pieces += [bytes([b]) for b in range(256)]
         for left, right in self.merges: self.pieces.append(self.pieces[left] + self.pieces[right])
-        self.vocab_size, self.cache = len(self.pieces), {}
+        self.vocab_size = len(self.pieces)
+        self.cache = {} # word -> ids
 
     def encode(self,
         text:str, # any text; the name of a special token in it is read as plain text
@@ -180,23 +192,25 @@ def as_tokenizer(
     bpe:BPE, # the merges to use
 )->Tokenizer: # gives the same ids, with <|begin|> in front
     "The same tokenizer in the Rust library, which can save it."
-    chars, begin = byte_chars(), SPECIALS[BEGIN]
+    chars = byte_chars()
     names = SPECIALS + [''.join(chars[b] for b in piece) for piece in bpe.pieces[_FIRST_BYTE:]]
     merges = [(names[left], names[right]) for left, right in bpe.merges]
     rust = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=merges))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     rust.decoder = decoders.ByteLevel()
-    rust.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIALS])
+    rust.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
+    begin = SPECIALS[BEGIN] # before one text, and before the first of two
     rust.post_processor = processors.TemplateProcessing(
         single=f'{begin} $A', pair=f'{begin} $A $B:1', special_tokens=[(begin, BEGIN)])
     return rust
 
 # %% ../../nbs/060_bpe.ipynb #68afb4a3
 def read_merges(
-    lines:Iterable[tuple[str, str]], # pairs of tokens in printable characters, as in tokenizer.json and vocab.bpe
+    lines:Iterable[tuple[str, str]], # pairs of tokens in printable characters, as in tokenizer.json
 )->list[tuple[int, int]]: # the same merges as ids, for `BPE`
     "Merges that somebody else learnt, in our ids."
-    ids, merges = {c: _FIRST_BYTE + b for b, c in enumerate(byte_chars())}, []
+    ids = {char: _FIRST_BYTE + b for b, char in enumerate(byte_chars())}
+    merges = []
     for left, right in lines:
         ids[left + right] = FIRST_MERGE + len(merges)
         merges.append((ids[left], ids[right]))
@@ -217,28 +231,34 @@ def bytes_per_token(
     n_bytes = n_tokens = 0
     for text in texts:
         n_bytes += len(text.encode())
-        n_tokens += len(tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids) # without offsets
+        encodings = tokenizer.encode_batch_fast([text], add_special_tokens=False) # without offsets
+        n_tokens += len(encodings[0].ids)
     return n_bytes / max(1, n_tokens)
 
 # %% ../../nbs/060_bpe.ipynb #62c88e2e
+def _check_vocab_size(vocab_size:int):
+    "Raise `UserError` for a vocabulary that cannot be."
+    if vocab_size < FIRST_MERGE:
+        raise UserError(f"vocabulary of {vocab_size} is too small: {len(SPECIALS)} special tokens and "
+                        f"256 bytes need {FIRST_MERGE}; give --vocab-size {FIRST_MERGE} or more")
+    if vocab_size > 1_000_000:
+        raise UserError(f"vocabulary of {vocab_size} is too large; give --vocab-size 1000000 or less")
+
 def train_tokenizer(
     texts:Iterable[str], # documents
     vocab_size:int, # tokens in all: 8 special ones, 256 bytes, the rest merges
 )->Tokenizer: # with fewer merges where no pair is left that occurs twice
-    "Learn merges with the Rust library. Raises `UserError` for no text or a vocabulary not in 264 to a million."
-    if vocab_size < FIRST_MERGE:
-        raise UserError(f"vocabulary of {vocab_size} is too small: {len(SPECIALS)} special tokens and 256 bytes "
-                        f"need {FIRST_MERGE}; give --vocab-size {FIRST_MERGE} or more")
-    if vocab_size > 1_000_000:
-        raise UserError(f"vocabulary of {vocab_size} is too large: give --vocab-size 1000000 or less")
+    "Learn merges with the Rust library. Raises `UserError` for no text or an impossible vocabulary."
+    _check_vocab_size(vocab_size)
     texts = iter(texts)
-    first = next((t for t in texts if t), None)
-    if first is None: raise UserError("no text to learn from: every document is empty; give documents with text")
+    first = next((text for text in texts if text), None)
+    if first is None: raise UserError("no text to learn from: all documents are empty; give others")
     rust = Tokenizer(models.BPE())
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    rust.train_from_iterator(itertools.chain([first], texts), trainers.BpeTrainer(
+    trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, min_frequency=2, special_tokens=SPECIALS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    rust.train_from_iterator(itertools.chain([first], texts), trainer)
     return as_tokenizer(BPE(merges_of(rust)))
 
 # %% ../../nbs/060_bpe.ipynb #331760ce
@@ -251,16 +271,17 @@ _CHAT_TEMPLATE = """{{ bos_token }}{% for message in messages %}\
 def save_tokenizer(
     tokenizer:Tokenizer, # of the Rust library
     folder:Path|str, # where to write; made if it is missing
-    context:int|None=None, # tokens that the model can read at once; none is no limit
+    context:int|None=None, # tokens that the model can read at once; None sets no limit
 )->Path: # the folder
     "Write the three files from which `AutoTokenizer.from_pretrained` makes the same tokenizer."
     folder = Path(folder)
-    names = {'pad': PAD, 'bos': BEGIN, 'eos': END, 'mask': SPECIALS.index('<|mask|>'), 'sep': SPECIALS.index('<|sep|>')}
+    limits = {'model_max_length': context or int(1e30), 'clean_up_tokenization_spaces': False}
+    names = {'pad_token': SPECIALS[PAD], 'bos_token': SPECIALS[BEGIN], 'eos_token': SPECIALS[END],
+             'mask_token': '<|mask|>', 'sep_token': '<|sep|>'}
+    config = {'tokenizer_class': 'PreTrainedTokenizerFast'} | limits | names
     write_text(folder/'tokenizer.json', tokenizer.to_str(pretty=True))
     write_text(folder/'chat_template.jinja', _CHAT_TEMPLATE)
-    write_json(folder/'tokenizer_config.json', {
-        'tokenizer_class': 'PreTrainedTokenizerFast', 'model_max_length': context or int(1e30),
-        'clean_up_tokenization_spaces': False, **{f'{name}_token': SPECIALS[i] for name, i in names.items()}})
+    write_json(folder/'tokenizer_config.json', config)
     return folder
 
 # %% ../../nbs/060_bpe.ipynb #7fc23724
@@ -268,11 +289,13 @@ def load_tokenizer(
     folder:Path|str, # holds tokenizer.json: a tokenizer's folder or a checkpoint's
 )->Tokenizer: # of the Rust library
     "Read a tokenizer. Raises `UserError` where the folder or the file is missing or broken."
-    path, fix = Path(folder)/'tokenizer.json', "make one with: llmbook tokenizer --text PATH --out DIR"
+    path = Path(folder)/'tokenizer.json'
+    fix = "make one with: llmbook tokenizer --text PATH --out DIR"
     if not path.parent.is_dir(): raise UserError(f"{folder}: no such folder; {fix}")
     if not path.is_file(): raise UserError(f"{folder}: no tokenizer.json in it; {fix}")
     try: return Tokenizer.from_file(str(path))
-    except Exception as e: raise UserError(f"{path}: not a tokenizer ({str(e).splitlines()[0]}); {fix}") from None
+    except Exception as e:
+        raise UserError(f"{path}: not a tokenizer ({str(e).splitlines()[0]}); {fix}") from None
 
 # %% ../../nbs/060_bpe.ipynb #bee94500
 def tokenizer(
@@ -283,8 +306,10 @@ def tokenizer(
     "Learn a byte-level BPE tokenizer from documents and save it as Hugging Face files."
     def read(): return (document['text'] for document in local_documents(text))
     learnt = train_tokenizer(read(), vocab_size)
-    sizes, size = [len(t.encode()) for t in read()], learnt.get_vocab_size()
-    print(f"{sum(sizes):,} bytes in {len(sizes):,} documents: {size - FIRST_MERGE:,} merges, "
+    size = learnt.get_vocab_size()
+    lengths = [len(document.encode()) for document in read()]
+    print(f"{sum(lengths):,} bytes in {len(lengths):,} documents: {size - FIRST_MERGE:,} merges, "
           f"{bytes_per_token(learnt, read()):.2f} bytes per token")
-    if size < vocab_size: print(f"no pair is left that occurs twice: the vocabulary is {size:,}, not {vocab_size:,}")
+    if size < vocab_size:
+        print(f"no pair is left that occurs twice: the vocabulary is {size:,}, not {vocab_size:,}")
     return save_tokenizer(learnt, out)

@@ -29,134 +29,173 @@ def world_documents(
     seed:int=0, # of the collection
     start:int=0, # number of the first story; `HELD_START` for stories that are held out
 )->Iterator[dict]: # documents with `meta.logp` and `meta.blind`, nats
-    "Stories from the world, each with its exact and its blind log-probability."
+    "Stories from the world, each with its exact log-probability and the blind reader's."
     for i in range(start, start + n):
-        s = write_story(seed_of(seed, 'world', i))
-        yield {'id': f'world-{seed}-{i}', 'text': s.text, 'meta': {'logp': s.logp, 'blind': s.blind}}
+        story = write_story(seed_of(seed, 'world', i))
+        meta = {'logp': story.logp, 'blind': story.blind}
+        yield {'id': f'world-{seed}-{i}', 'text': story.text, 'meta': meta}
 
 # %% ../../nbs/020_corpus.ipynb #7fad0963
+_DOCUMENTED = ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+
 def _parse_docs(tree:ast.Module, name:str)->str:
-    "The docstrings of a module, its classes and its functions, in order, each under the name that it explains."
-    found = []
+    "The docstrings of a module, its classes and functions, each under the name of what it explains."
+    docs = []
     def visit(node, name):
-        if text := ast.get_docstring(node): found.append(f'{name}\n\n{text}')
+        docstring = ast.get_docstring(node)
+        if docstring: docs.append(f'{name}\n\n{docstring}')
         for child in node.body:
-            if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)): visit(child, f'{name}.{child.name}')
+            if isinstance(child, _DOCUMENTED): visit(child, f'{name}.{child.name}')
     visit(tree, name)
-    return '\n\n'.join(found)
+    return '\n\n'.join(docs)
 
 @cache
 def _docstrings(path:Path)->str:
-    "What a module says about itself, read without running it; empty where there is nothing to parse."
+    "What a module says about itself, read without running it; empty if the file cannot be parsed."
     try: tree = ast.parse(path.read_text(encoding='utf-8'))
     except (SyntaxError, ValueError, OSError): return ''
     return _parse_docs(tree, path.stem)
 
 # %% ../../nbs/020_corpus.ipynb #6005c27a
-_SKIP = {'test', 'tests', 'idlelib', 'lib2to3', 'site-packages', 'dist-packages', 'turtledemo', 'pydoc_data',
-        '__pycache__', 'ensurepip', 'encodings'}
+_SKIP = {'test', 'tests', 'idlelib', 'lib2to3', 'site-packages', 'dist-packages', 'turtledemo',
+         'pydoc_data', '__pycache__', 'ensurepip', 'encodings'}
+
+def _is_skipped(
+    parts:tuple[str, ...], # folders and name of a module
+)->bool:
+    "Whether a module's docstrings are left out."
+    return bool(_SKIP & set(parts)) or parts[0].startswith(('config-', 'lib-'))
 
 @cache
-def _pydoc_sources()->tuple[tuple[str, str|Path], ...]:
-    "What there is of Python's documentation, in an order that mixes subjects, before any of it is parsed."
+def _pydoc_sources()->tuple[tuple[str, str|Path], ...]: # (id, the text or the module to parse)
+    "All of Python's documentation, in an order that mixes subjects, before any of it is parsed."
     from pydoc_data.topics import topics
+    sources = [(f'topic/{name}', text.strip()) for name, text in topics.items()]
     root = Path(sysconfig.get_path('stdlib'))
-    found = [(f'topic/{name}', text.strip()) for name, text in topics.items()]
     for path in root.rglob('*.py'):
         parts = path.relative_to(root).with_suffix('').parts
-        if _SKIP & set(parts) or parts[0].startswith(('config-', 'lib-')): continue
-        found.append(('module/' + '/'.join(parts), path))
-    return tuple(sorted(found, key=lambda pair: (seed_of(0, pair[0]), pair[0])))
+        if not _is_skipped(parts): sources.append(('module/' + '/'.join(parts), path))
+    return tuple(sorted(sources, key=lambda source: (seed_of(0, source[0]), source[0])))
+
+# %% ../../nbs/020_corpus.ipynb #100bf44e
+def _read_pydoc()->Iterator[dict]: # documents
+    "Python's documentation, each module parsed when its turn comes."
+    for name, source in _pydoc_sources():
+        text = source if isinstance(source, str) else _docstrings(source)
+        if len(text) >= 200 or name.startswith('topic/'): yield {'id': name, 'text': text}
 
 def pydoc_documents(
     n:int|None=None, # the first so many documents; None takes all
 )->list[dict]: # documents in an order that mixes subjects
-    "Python's own documentation: the help topics and the docstrings of the standard library. On every reader's disk, offline."
-    texts = ((i, what if isinstance(what, str) else _docstrings(what)) for i, what in _pydoc_sources())
-    found = ({'id': i, 'text': text} for i, text in texts if len(text) >= 200 or i.startswith('topic/'))
-    return list(itertools.islice(found, n))
+    "Python's own documentation, offline: its help topics and the docstrings of its standard library."
+    return list(itertools.islice(_read_pydoc(), n))
 
 # %% ../../nbs/020_corpus.ipynb #ed4e800c
+def _whole_characters(text:str)->str:
+    "The text with `?` for half of a character pair, which JSON can spell but no file can hold."
+    return text.encode('utf-8', 'replace').decode()
+
+def _row_meta(row:dict, field:str)->dict:
+    "What a row knows besides its id and its text."
+    meta = row.get('meta')
+    if isinstance(meta, dict): return meta
+    return {name: value for name, value in row.items() if name not in (field, 'id')}
+
 def as_documents(
     rows:Iterable[dict], # rows of a file or of a data set
     name:str, # where they come from, for ids and messages
     field:str='text', # the column that holds the text
 )->Iterator[dict]: # documents
     "Rows to documents. Raises `UserError` for the first row without text."
-    def clean(text): return text.encode('utf-8', 'replace').decode() # half of a character pair, which JSON can spell
     for i, row in enumerate(rows):
         text = row.get(field) if isinstance(row, dict) else None
-        if not isinstance(text, str): raise UserError(f"{name}, row {i+1}: no {field!r} string; every row needs one")
-        known, meta = row.get('id'), row.get('meta')
-        if not isinstance(meta, dict): meta = {k: v for k, v in row.items() if k not in (field, 'id')}
-        yield {'id': f'{name}#{i}' if known is None else clean(str(known)), 'text': clean(text), 'meta': meta}
+        if not isinstance(text, str):
+            raise UserError(f"{name}, row {i+1}: no {field!r} string; every row needs one")
+        known = row.get('id')
+        key = f'{name}#{i}' if known is None else _whole_characters(str(known))
+        yield {'id': key, 'text': _whole_characters(text), 'meta': _row_meta(row, field)}
 
 # %% ../../nbs/020_corpus.ipynb #f401f5cd
+def _first_line(error:Exception)->str:
+    "The beginning of an error's message, or its kind if it has none."
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
 def _parquet_rows(path:Path)->Iterator[dict]:
     "Rows of a parquet file, a batch in memory at a time."
     import pyarrow.parquet as pq
     try:
         for batch in pq.ParquetFile(path).iter_batches(1000): yield from batch.to_pylist()
-    except Exception as e: raise UserError(f"{path}: not a parquet file ({str(e).splitlines()[0]})") from None
+    except Exception as e: raise UserError(f"{path}: not a parquet file ({_first_line(e)})") from None
 
 def _plain_text(path:Path)->str:
-    "The text of a file, also a gzipped one. Raises `UserError` where it does not open, is not gzip or is not UTF-8."
+    "The text of a file, gzipped or not. Raises `UserError` if it is not readable, gzip or UTF-8."
     try:
         raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.suffix.lower() == '.gz' else raw).decode('utf-8-sig')
-    except UnicodeDecodeError as e: raise UserError(f"{path}: not UTF-8 at byte {e.start}; convert it first") from None
+        if path.suffix.lower() == '.gz': raw = gzip.decompress(raw)
+        return raw.decode('utf-8-sig') # without the invisible mark that some editors put first
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: not UTF-8 at byte {e.start}; convert it first") from None
     except (OSError, EOFError, zlib.error) as e:
-        raise UserError(f"{path}: {(getattr(e, 'strerror', None) or str(e)).lower()}") from None
+        reason = getattr(e, 'strerror', None) or str(e)
+        raise UserError(f"{path}: {reason.lower()}") from None
 
 # %% ../../nbs/020_corpus.ipynb #674cc7f2
 _READERS = {'.txt': 'plain', '.md': 'plain', '.jsonl': 'jsonl', '.parquet': 'parquet'}
 
 def _file_format(path:Path)->str|None:
     "The kind of a file by its name: 'plain', 'jsonl' or 'parquet', or None."
-    *others, last = [s.lower() for s in path.suffixes] or ['']
-    if last != '.gz': return _READERS.get(last)
-    kind = _READERS.get(others[-1]) if others else None
-    return None if kind == 'parquet' else kind
+    suffix = path.suffix.lower()
+    if suffix != '.gz': return _READERS.get(suffix)
+    inner = Path(path.stem).suffix.lower() # of rows.jsonl.gz it is .jsonl
+    return None if inner == '.parquet' else _READERS.get(inner)
 
 def _file_documents(path:Path)->Iterator[dict]:
     "Documents of one file. Plain text is one document."
     kind = _file_format(path)
     if kind is None:
-        raise UserError(f"{path}: cannot read {''.join(path.suffixes[-2:]) or 'a file without suffix'}; "
-                        f"give one of {', '.join(_READERS)}, or .gz of the first three")
-    if kind == 'plain': yield {'id': path.name, 'text': _plain_text(path), 'meta': {}}
-    else: yield from as_documents(_parquet_rows(path) if kind == 'parquet' else read_jsonl(path), path.name)
+        suffix = ''.join(path.suffixes[-2:]) or 'a file without suffix'
+        raise UserError(f"{path}: cannot read {suffix}; give .txt, .md, .jsonl or .parquet "
+                        "(the first three may be gzipped, .gz)")
+    if kind == 'plain':
+        yield {'id': path.name, 'text': _plain_text(path), 'meta': {}}
+        return
+    rows = _parquet_rows(path) if kind == 'parquet' else read_jsonl(path)
+    yield from as_documents(rows, path.name)
 
 # %% ../../nbs/020_corpus.ipynb #f61475f4
+def _files_of(path:Path)->list[Path]:
+    "The files to read: the path itself, or those of a folder."
+    if not path.is_dir(): return [path]
+    ours = path/'documents.jsonl'
+    if ours.exists(): return [ours]
+    return sorted(file for file in path.rglob('*') if file.is_file() and _file_format(file))
+
 def local_documents(
     path:Path|str, # a file, or a folder of files
 )->Iterator[dict]: # documents
-    "Documents on the disk. Raises `UserError` for a missing path, an unknown kind of file, or one without any text."
+    "Documents on the disk. Raises `UserError` for a missing path, an unknown kind of file or no text."
     path = Path(path)
     if not path.exists(): raise UserError(f"{path}: no such file or folder")
-    files = [path]
-    if path.is_dir():
-        whole = path/'documents.jsonl' # what the verbs of this book write
-        files = [whole] if whole.exists() else sorted(p for p in path.rglob('*') if p.is_file() and _file_format(p))
-    seen = False
-    for document in itertools.chain.from_iterable(map(_file_documents, files)):
-        if document['text'].strip():
-            seen = True
+    empty = True
+    for file in _files_of(path):
+        for document in _file_documents(file):
+            if not document['text'].strip(): continue
+            empty = False
             yield document
-    if not seen: raise UserError(f"{path}: no text in it; the corpus is empty")
+    if empty: raise UserError(f"{path}: no text in it; the corpus is empty")
 
 # %% ../../nbs/020_corpus.ipynb #b3c9dff8
 def _hub_rows(name:str, split:str)->Iterator[dict]:
-    "Rows of a data set. Raises `UserError` where it does not open or breaks off."
+    "Rows of a data set. Raises `UserError` if it does not open or breaks off."
     from datasets import load_dataset
     path, _, config = name.partition(':')
     try: yield from load_dataset(path, config or None, split=split, streaming=True)
     except Exception as e:
-        why = (str(e).splitlines() or [type(e).__name__])[0]
-        raise UserError(f"--source {name}: the data set does not open ({why})") from None
+        raise UserError(f"--source {name}: the data set does not open ({_first_line(e)})") from None
 
 def hub_documents(
-    name:str, # of a data set on the Hub, or a local folder of the same layout; 'owner/name:config' chooses a configuration
+    name:str, # of a data set, 'owner/name' or 'owner/name:config', or a local folder of the same layout
     split:str='train', # which split
     field:str='text', # the column that holds the text
     n:int|None=None, # at most so many documents
@@ -170,69 +209,100 @@ def source_documents(
     n:int=10_000, # stories of the world; elsewhere at most so many documents
     seed:int=0, # of the world's stories
 )->Iterator[dict]: # documents
-    "One name for every source."
+    "Documents of any source, by its name."
     if source == 'world': return world_documents(n, seed)
     if source == 'pydoc': return iter(pydoc_documents(n))
     path = Path(source).expanduser()
     if path.exists() or source.startswith(('.', '/', '~')) or path.suffix in _READERS:
         return itertools.islice(local_documents(path), n)
     if '/' in source: return hub_documents(source, n=n)
-    raise UserError(f"--source {source}: no such file or folder{did_you_mean(source, ['world', 'pydoc'])}")
+    near = did_you_mean(source, ['world', 'pydoc'])
+    raise UserError(f"--source {source}: no such file or folder{near}")
 
 # %% ../../nbs/020_corpus.ipynb #30499bb6
+def _draw(
+    sources:dict[int, Iterator[dict]], # number of a source -> its documents
+    weights:list[float], # of all sources, by number
+    rng:random.Random, # of the draws
+)->Iterator[dict]: # documents
+    "Take the next document of a source drawn by weight, until all sources have run out."
+    while sources:
+        i = rng.choices(list(sources), [weights[k] for k in sources])[0]
+        document = next(sources[i], None)
+        if document is None: del sources[i]
+        else: yield document
+
 def mix(
     sources:list[Iterable[dict]], # documents of each source
-    weights:list[float], # share of each source in the number of documents, up to a factor
+    weights:list[float], # proportion of each source in the number of documents; any scale
     n:int|None=None, # at most so many documents; None takes all that there are
     seed:int=0, # of the draws
 )->Iterator[dict]: # documents
-    "Draw documents from several sources in proportion to weights. A source that runs out leaves its share to the others."
+    "Draw documents from several sources by weight. When one runs out, the others take its place."
     if len(sources) != len(weights) or min(weights, default=0) < 0 or not sum(weights):
-        raise UserError(f"weights {list(weights)} for {len(sources)} sources: give each one, none negative, not all zero")
-    rng, left = random.Random(seed_of(seed, 'mix')), {i: iter(s) for i, s in enumerate(sources) if weights[i]}
-    def draw():
-        while left:
-            i = rng.choices(list(left), [weights[k] for k in left])[0]
-            if (document := next(left[i], None)) is None: del left[i]
-            else: yield document
-    return itertools.islice(draw(), n)
+        raise UserError(f"weights {list(weights)} for {len(sources)} sources: give one for each, "
+                        "none negative, not all zero")
+    weighed = {i: iter(source) for i, source in enumerate(sources) if weights[i]}
+    rng = random.Random(seed_of(seed, 'mix'))
+    return itertools.islice(_draw(weighed, weights, rng), n)
 
-# %% ../../nbs/020_corpus.ipynb #3ebbe23d
+# %% ../../nbs/020_corpus.ipynb #358ec961
+def _cut(
+    document:dict, # with `id` and `text`
+    n:int, # characters of the first part
+)->tuple[dict, dict]: # both parts; the second has a `+` at the end of its id
+    "Cut a document in two. What was known of the whole is dropped: it is true of neither part."
+    if 'meta' in document: document = document | {'meta': {}}
+    first = document | {'text': document['text'][:n]}
+    second = document | {'id': document['id'] + '+', 'text': document['text'][n:]}
+    return first, second
+
 def hold_out(
     documents:Iterable[dict], # in order
     share:float=0.1, # of the characters, from the end
 )->tuple[list[dict], list[dict]]: # (for training, held out)
-    "Keep the last `share` of the text apart. The document on the border is cut in two; what was known of the whole is dropped."
+    "Hold out the last `share` of the text. The document on the border is cut in two."
     documents = list(documents)
-    border = round(sum(len(d['text']) for d in documents) * (1 - share))
-    train, val, at = [], [], 0
-    for d in documents:
-        room, at = border - at, at + len(d['text'])
-        if at <= border: train.append(d)
-        elif room <= 0: val.append(d)
+    total = sum(len(d['text']) for d in documents)
+    room = round(total * (1 - share)) # characters that training still takes
+    train, val = [], []
+    for document in documents:
+        size = len(document['text'])
+        if size <= room: train.append(document)
+        elif room <= 0: val.append(document)
         else:
-            d = d | ({'meta': {}} if 'meta' in d else {})
-            train.append(d | {'text': d['text'][:room]})
-            val.append(d | {'id': d['id'] + '+', 'text': d['text'][room:]})
+            first, second = _cut(document, room)
+            train.append(first)
+            val.append(second)
+        room -= size
     return train, val
 
 # %% ../../nbs/020_corpus.ipynb #4c8b8b04
+def _count_text(
+    documents:Iterable[dict], # with `text`
+    counts:dict[str, int], # its `documents` and `bytes` grow
+)->Iterator[dict]: # the same documents
+    "Count documents and their bytes of text as they pass through."
+    for document in documents:
+        counts['documents'] += 1
+        counts['bytes'] += len(document['text'].encode('utf-8', 'replace'))
+        yield document
+
 def write_documents(
     folder:Path|str, # where
     documents:Iterable[dict], # what
 )->dict: # how many documents and bytes of text were written
-    "Write `documents.jsonl`. Raises `UserError` where there is nothing to write."
-    size = 0
-    def counted():
-        nonlocal size
-        for d in documents:
-            size += len(d['text'].encode('utf-8', 'replace'))
-            yield d
-        if not size: raise UserError(f"{folder}: nothing to write; the corpus is empty")
-    return {'documents': write_jsonl(Path(folder)/'documents.jsonl', counted()), 'bytes': size}
+    "Write `documents.jsonl`. Raises `UserError` if there is nothing to write."
+    counts = {'documents': 0, 'bytes': 0}
+    def some_text():
+        yield from _count_text(documents, counts)
+        if not counts['bytes']: raise UserError(f"{folder}: nothing to write; the corpus is empty")
+    write_jsonl(Path(folder)/'documents.jsonl', some_text())
+    return counts
 
+# %% ../../nbs/020_corpus.ipynb #d5059337
 def corpus(
-    source:str='world', # world, pydoc, a path (txt, md, jsonl, parquet, .gz of them, a folder), or a data set on the Hub
+    source:str='world', # world, pydoc, a file (txt, md, jsonl, parquet, gz), a folder, or a data set on the Hub
     out:str='runs/corpus', # folder to write
     docs:int=10_000, # number of stories; elsewhere the most documents to take
     seed:int=0, # of the world's stories

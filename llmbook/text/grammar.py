@@ -12,24 +12,41 @@ from .state import (COUNTS, HOME, PRONOUN, TRADE, _SURFACE, Event, State, _abroa
                                 _note, _one, _opening, _remembered, _rested, _tell_name, _tell_place, _tell_thing,
                                 _walk, _where_is)
 
-# %% ../../nbs/013_grammar.ipynb #a521ec8c
-def _arrive(source, s, who, place, verb='go', other=None):
-    "How a walk ends: whom or what one finds there is the state's to say."
-    _walk(s, who, place)
-    others, lying, mine = [n for n in s.company(who) if n != other], s.lying(place), s.carried(who)
-    ends = [('meet', ' and met')] if others else [('see', ' and saw the')] if lying else [('stop', '.')]
-    if mine: ends.append(('carry', ' with the'))
-    how = source.choose('arrival', ends, (3., 1.)[:len(ends)])
-    met = _tell_name(source, others) if how == 'meet' else None
-    thing = _tell_thing(source, s, lying if how == 'see' else mine) if how in ('see', 'carry') else None
-    if how != 'stop': source.literal('.')
-    mood = 'merry' if other else 'glad' if others else 'hopeful' if lying else 'lonely'
+# %% ../../nbs/013_grammar.ipynb #72ad3e89
+def _walk_mood(s, who, mood):
+    "The mood after a walk: `tired` after every third, else `mood`."
     _feel(s, who, 'tired' if s.walks[who] % 3 == 0 else mood)
-    _note(s, verb, who, thing if how == 'carry' else None, place, other)
-    if how in ('meet', 'see'): _note(s, how, who, thing, place, met)
+
+def _tell_arrival(source, s, who, others, lying):
+    "The last words of a walk: how it ends, the person met and the thing named."
+    if others: ends = [('meet', ' and met')]
+    elif lying: ends = [('see', ' and saw the')]
+    else: ends = [('stop', '.')]
+    if s.carried(who): ends.append(('carry', ' with the'))
+    end = source.choose('arrival', ends, (3., 1.)[:len(ends)])
+    met, thing = None, None
+    if end == 'meet': met = _tell_name(source, others)
+    elif end == 'see': thing = _tell_thing(source, s, lying)
+    elif end == 'carry': thing = _tell_thing(source, s, s.carried(who))
+    if end != 'stop': source.literal('.')
+    return end, met, thing
+
+def _arrive(source, s, who, place, verb='go', other=None):
+    "Walk to `place`, perhaps with `other`, and tell what is found there."
+    _walk(s, who, place)
+    others = [n for n in s.company(who) if n != other]
+    lying = s.lying(place)
+    end, met, thing = _tell_arrival(source, s, who, others, lying)
+    if other: mood = 'merry'
+    elif others: mood = 'glad'
+    elif lying: mood = 'hopeful'
+    else: mood = 'lonely'
+    _walk_mood(s, who, mood)
+    _note(s, verb, who, thing if end == 'carry' else None, place, other)
+    if end in ('meet', 'see'): _note(s, end, who, thing, place, met)
     _look(s, place)
 
-# %% ../../nbs/013_grammar.ipynb #1b695a65
+# %% ../../nbs/013_grammar.ipynb #871c4307
 def _go(source, s, who): _arrive(source, s, who, _tell_place(source, s, but=s.where[who]))
 def _go_home(source, s, who): _arrive(source, s, who, _tell_place(source, s, HOME[who]), 'go home')
 
@@ -38,7 +55,7 @@ def _go_with(source, s, who):
     source.literal(' to the')
     place = _tell_place(source, s, but=s.where[who])
     _walk(s, other, place)
-    _feel(s, other, 'tired' if s.walks[other] % 3 == 0 else 'merry')
+    _walk_mood(s, other, 'merry')
     _arrive(source, s, who, place, 'go', other)
 
 def _visit(source, s, who):
@@ -47,7 +64,7 @@ def _visit(source, s, who):
     place = _tell_place(source, s, s.where[other])
     source.literal('.')
     _walk(s, who, place)
-    _feel(s, who, 'tired' if s.walks[who] % 3 == 0 else 'glad')
+    _walk_mood(s, who, 'glad')
     _feel(s, other, 'merry')
     _note(s, 'visit', who, None, place, other)
     _look(s, place)
@@ -66,7 +83,7 @@ def _leave(source, s, who):
     place = _tell_place(source, s, s.where[who])
     source.literal('.')
     _hand(s, thing, place)
-    s.came[thing] = who
+    s.came[thing] = who  # so that it is not picked up again at once
     _feel(s, who, 'calm')
     _note(s, 'leave', who, thing, place)
 
@@ -84,7 +101,8 @@ def _give(source, s, who):
 def _search(source, s, who):
     thing = _tell_thing(source, s, _missing(s, who))
     found = s.where[thing] == s.where[who]
-    source.choose('found', [(True, ' and found it.')] if found else [(False, ' in vain.')])
+    ending = (True, ' and found it.') if found else (False, ' in vain.')
+    source.choose('found', [ending])
     _feel(s, who, 'relieved' if found else 'sad')
     if found: _hand(s, thing, who)
     _note(s, 'find' if found else 'miss', who, thing, s.where[who])
@@ -98,10 +116,11 @@ def _recall(source, s, who):
 
 # %% ../../nbs/013_grammar.ipynb #20171fa4
 def _tell_mood(source, s, who):
-    source.choose('mood', _one([s.mood[who]]))
+    mood = s.mood[who]
+    source.choose('mood', _one([mood]))
     source.literal('.')
     s.felt.add(who)
-    _note(s, 'feel', who, value=s.mood[who])
+    _note(s, 'feel', who, value=mood)
 
 def _tell_count(source, s, who):
     n = len(s.carried(who))
@@ -110,7 +129,6 @@ def _tell_count(source, s, who):
     s.counted[who] = n
     _note(s, 'count', who, value=COUNTS[n])
 
-# %% ../../nbs/013_grammar.ipynb #0474cec3
 _IDLE = {' waited for a while.': 'bored', ' sang a song.': 'merry', ' slept for an hour.': 'rested'}
 
 def _pass_time(surface):
@@ -119,66 +137,95 @@ def _pass_time(surface):
         _note(s, 'idle', who, None, s.where[who], value=surface.split()[0])
     return act
 
-# %% ../../nbs/013_grammar.ipynb #de9a6157
+# %% ../../nbs/013_grammar.ipynb #0474cec3
 _REPLIES = {'in': ' "It is in the', 'with': ' "It is with', 'have': ' "It is here with me."',
            'she': ' "She is in the', 'he': ' "He is in the',
            'trade': ' "I am a', 'home': ' "I live in the', 'many': ' "I have'}
 
+def _say(source, reply):
+    source.choose('answer', [(reply, _REPLIES[reply])])
+
 def _say_where(source, s, who, thing):
+    "The place or carrier of `thing`, as `who` says it."
     spot = s.where[thing]
-    how = 'have' if spot == who else 'with' if spot in s.where else 'in'
-    source.choose('answer', [(how, _REPLIES[how])])
-    if how == 'with': _tell_name(source, [spot])
-    elif how == 'in': _tell_place(source, s, spot)
-    if how != 'have': source.literal('."')
+    if spot == who:
+        _say(source, 'have')
+        return spot
+    if spot in s.where:  # a person
+        _say(source, 'with')
+        _tell_name(source, [spot])
+    else:
+        _say(source, 'in')
+        _tell_place(source, s, spot)
+    source.literal('."')
     return spot
 
 def _say_seen(source, s, who, other):
-    source.choose('answer', [(other, _REPLIES[PRONOUN[other]])])
+    _say(source, PRONOUN[other])
     place = _tell_place(source, s, s.where[other])
     source.literal('."')
     return place
 
 # %% ../../nbs/013_grammar.ipynb #a21c1985
-def _say_fact(kind, key, word):
-    def reply(source, s, who, _):
-        source.choose('answer', [(key, _REPLIES[key])])
-        value = source.choose(kind, _one([word(s, who)]))
-        source.literal('."')
-        return value
-    return reply
+def _say_fact(source, reply, kind, value):
+    _say(source, reply)
+    source.choose(kind, _one([value]))
+    source.literal('."')
+    return value
 
-_ANSWERS = {'where': _say_where, 'who': _say_seen, 'trade': _say_fact('trade', 'trade', lambda s, who: TRADE[who]),
-           'home': _say_fact('place', 'home', lambda s, who: HOME[who]),
-           'many': _say_fact('count', 'many', lambda s, who: COUNTS[len(s.carried(who))])}
+def _say_trade(source, s, who, _): return _say_fact(source, 'trade', 'trade', TRADE[who])
+def _say_home(source, s, who, _): return _say_fact(source, 'home', 'place', HOME[who])
+
+def _say_many(source, s, who, _):
+    n = len(s.carried(who))
+    return _say_fact(source, 'many', 'count', COUNTS[n])
+
+_ANSWERS = {'where': _say_where, 'who': _say_seen,
+            'trade': _say_trade, 'home': _say_home, 'many': _say_many}
 
 # %% ../../nbs/013_grammar.ipynb #1c3b1acc
 _QUESTIONS = {'where': ' "Where is the', 'who': ' "Have you seen', 'trade': ' "What is your trade?"',
              'home': ' "Where do you live?"', 'many': ' "How many things do you have?"'}
 
+def _asked(s):
+    "What was asked about: things and people by name, facts as (question, person)."
+    return {e.thing or (e.verb[4:], e.other) for e in s.events if e.verb[:3] == 'ask'}
+
+def _tell_question(source, s, who, other):
+    "Which question it is, and the thing or person it is about, if any."
+    asked = _asked(s)
+    things = [t for t in s.things if s.where[t] != who and t not in asked]
+    people = [n for n in s.cast if s.where[n] != s.where[who] and n not in asked]
+    questions = ['where'] if things else []
+    if people: questions.append('who')
+    questions += [fact for fact in ('trade', 'home') if (fact, other) not in asked]
+    questions.append('many')
+    options = [(q, _QUESTIONS[q]) for q in questions]
+    weights = [4. if q in ('where', 'who') else 1. for q in questions]
+    question = source.choose('question', options, weights)
+    if question == 'where': target = _tell_thing(source, s, things)
+    elif question == 'who': target = _tell_name(source, people)
+    else: return question, None
+    source.literal('?"')
+    return question, target
+
 def _ask(source, s, who):
     "A question and its true answer."
     other = _tell_name(source, s.company(who))
     source.literal(',')
-    known = {e.thing if e.thing else (e.verb[4:], e.other) for e in s.events if e.verb[:3] == 'ask'}
-    things = [t for t in s.things if s.where[t] != who and t not in known]
-    people = [n for n in s.cast if s.where[n] != s.where[who] and n not in known]
-    facts_left = [q for q in ('trade', 'home', 'many') if q == 'many' or (q, other) not in known]
-    options = [(q, _QUESTIONS[q]) for q in ['where']*bool(things) + ['who']*bool(people) + facts_left]
-    question = source.choose('question', options, [4. if q in ('where', 'who') else 1. for q, _ in options])
-    if question == 'where': target = _tell_thing(source, s, things)
-    elif question == 'who': target = _tell_name(source, people)
-    else: target = None
-    if target: source.literal('?"')
-    same = PRONOUN[who] == PRONOUN[other]
-    source.choose('speaker', [(other, ' ' + (other if same else PRONOUN[other].title()))])
+    question, target = _tell_question(source, s, who, other)
+    clear = PRONOUN[who] != PRONOUN[other]
+    speaker = PRONOUN[other].title() if clear else other
+    source.choose('speaker', [(other, ' ' + speaker)])
     source.literal(' said,')
-    _note(s, 'ask ' + question, who, target, s.where[who], other, _ANSWERS[question](source, s, other, target))
-    s.subject, s.pronoun = other, None if same else other
-    s.turns += 1  # two sentences
+    answer = _ANSWERS[question](source, s, other, target)
+    _note(s, 'ask ' + question, who, target, s.where[who], other, answer)
+    s.subject = other
+    s.pronoun = other if clear else None
+    s.turns += 1  # an exchange is two sentences
 
 # %% ../../nbs/013_grammar.ipynb #04fab507
-_VERBS = (  # what it may be done with, how it is told and said, weights
+_VERBS = (  # condition, [(function, first words)], weights
     (_rested, [(_go, ' went to the'), (_go, ' walked to the')], [2.4, 1.2]),
     (_abroad, [(_go_home, ' went home to the')], [1.2]),
     (_companions, [(_go_with, ' went with'), (_ask, ' asked')], [1.0, 3.0]),
@@ -201,72 +248,83 @@ def _turn(source, s, who, verbs=_VERBS):
         if able(s, who):
             options += ways
             weights += shares
-    source.choose('verb', options, weights)(source, s, who)
+    verb = source.choose('verb', options, weights)
+    verb(source, s, who)
 
 # %% ../../nbs/013_grammar.ipynb #eab90d35
 _STARTS = {'then': ' Then', 'soon': ' Soon', 'later': ' Later', 'moved': ' By now the',
-          'unmoved': ' All this time the', 'end': ' In the end the'}
-_MIN_TURNS, _MAX_TURNS, _MAX_CHARS = 6, 12, 520  # sentences after the opening; characters past which the story ends
+           'unmoved': ' All this time the', 'end': ' In the end the'}
+_MIN_TURNS, _MAX_TURNS = 6, 12  # sentences after the opening
+_MAX_CHARS = 520  # after which the story ends
 
 def _untold(s, moved):
+    "Things to report, either those that were moved or those that were not."
     last = s.events[-1].thing
     return [t for t in s.things if t not in s.told and t != last and (t in s.moved) == moved]
 
 def _subjects(s, case=str):
+    "The possible subjects, as options and weights."
     options, weights = [], []
     if s.pronoun:
         options.append((s.pronoun, ' ' + case(PRONOUN[s.pronoun])))
         weights.append(4.)
-    for n in s.cast:
-        options.append((n, _SURFACE[n]))
-        weights.append(1.6 if n != s.subject else 0.4 if s.pronoun else 2.4)
+    again = 0.4 if s.pronoun else 2.4  # the last subject, by name
+    for name in s.cast:
+        options.append((name, _SURFACE[name]))
+        weights.append(again if name == s.subject else 1.6)
     return options, weights
 
 # %% ../../nbs/013_grammar.ipynb #970297df
 def _start(source, s):
-    "How the next sentence begins: with a name, a pronoun, an adverb, a thing, or the end."
-    if s.turns >= _MAX_TURNS or source.size > _MAX_CHARS: return source.choose('start', [('end', _STARTS['end'])])
+    "How the next sentence begins: a person, an adverb, a report or the end."
+    end = ('end', _STARTS['end'])
+    if s.turns >= _MAX_TURNS or source.size > _MAX_CHARS: return source.choose('start', [end])
     options, weights = _subjects(s, str.title)
-    for key in ('then', 'soon', 'later'):
-        options.append((key, _STARTS[key]))
-        weights.append(0.5)
-    for key, weight in (('moved', 1.), ('unmoved', 0.7)):
-        if s.turns > 2 and _untold(s, key == 'moved'):
-            options.append((key, _STARTS[key]))
-            weights.append(weight)
+    others = {'then': 0.5, 'soon': 0.5, 'later': 0.5}
+    if s.turns > 2 and _untold(s, True): others['moved'] = 1.
+    if s.turns > 2 and _untold(s, False): others['unmoved'] = 0.7
+    options += [(key, _STARTS[key]) for key in others]
+    weights += others.values()
     if s.turns >= _MIN_TURNS:
-        options.append(('end', _STARTS['end']))
+        options.append(end)
         weights.append(0.5*sum(weights))
     return source.choose('start', options, weights)
 
 # %% ../../nbs/013_grammar.ipynb #a4108878
 def _closing(source, s):
-    "Where one thing is in the end, and how one of them feels."
-    thing = _tell_thing(source, s, s.things, [4. if t in s.moved else 1. for t in s.things])
+    "Where one thing is in the end, and how one person feels."
+    weights = [4. if t in s.moved else 1. for t in s.things]
+    thing = _tell_thing(source, s, s.things, weights)
     place, other = _where_is(source, s, thing)
     source.literal(', and')
     who = _tell_name(source, s.cast)
     source.literal(' felt')
-    source.choose('mood', _one([s.mood[who]]))
+    mood = s.mood[who]
+    source.choose('mood', _one([mood]))
     source.literal('.')
-    s.events.append(Event('end', who, thing, place, other, s.mood[who]))
+    s.events.append(Event('end', who, thing, place, other, mood))
 
 def _report(source, s, moved):
-    "Where a thing is, that was moved or has stayed."
+    "Where a thing is, either one that was moved or one that was not."
     thing = _tell_thing(source, s, _untold(s, moved))
-    s.events.append(Event('report', None, thing, *_where_is(source, s, thing)))
+    place, other = _where_is(source, s, thing)
+    s.events.append(Event('report', None, thing, place, other))
     source.literal('.')
     s.told.add(thing)
-    s.subject = s.pronoun = None
+    s.subject, s.pronoun = None, None
 
 # %% ../../nbs/013_grammar.ipynb #423b090a
 def _finish(source, s):
-    "Sentences until one says that the story ends, and the closing."
-    while (who := _start(source, s)) != 'end':
+    "Sentences until one announces the end, and the closing."
+    while True:
+        start = _start(source, s)
+        if start == 'end': break
         s.turns += 1
-        if who in ('moved', 'unmoved'): _report(source, s, who == 'moved')
-        elif who in _STARTS: _turn(source, s, source.choose('subject', *_subjects(s)), _DEEDS)
-        else: _turn(source, s, who)
+        if start in ('moved', 'unmoved'): _report(source, s, start == 'moved')
+        elif start in _STARTS:  # an adverb
+            who = source.choose('subject', *_subjects(s))
+            _turn(source, s, who, _DEEDS)
+        else: _turn(source, s, start)
     _closing(source, s)
 
 # %% ../../nbs/013_grammar.ipynb #a75c318d
@@ -286,17 +344,15 @@ def _read(text, table=None):
     if source.size != len(text): source.fail('the end')
     return source, state
 
-# %% ../../nbs/013_grammar.ipynb #dfc3b808
 def parse(
-    text:str, # of a whole story
+    text:str, # of a complete story
 )->list: # (kind, surface) of every choice
     "The choices that make this text. Raises ValueError if there are none."
     return _read(text)[0].choices
 
-
 def is_story(
     text:str, # any
 )->bool: # does it belong to the language?
-    "Is this a whole story of the world?"
+    "Is this a complete story of the world?"
     try: return bool(parse(text))
     except ValueError: return False

@@ -46,7 +46,7 @@ class CLM:
         batch:Batch, # a micro-batch
         counts:dict, # of the global batch
     )->tuple[Tensor, dict]: # this micro-batch's share of the loss, and no other metrics
-        "Sum here, divide by the count of everywhere: shares add up to the mean."
+        "Sum this micro-batch, divide by the count of the global batch: shares add up to the mean."
         return -log_probs.sum() / counts['tokens'], {}
 
     def scores(self, log_probs:Tensor, batch:Batch)->Batch: # {'log_probs': (B,T)}
@@ -56,8 +56,9 @@ class CLM:
 # %% ../../nbs/220_clm.ipynb #8530c607
 PRESETS = { # what follows from the size: rows in a batch, highest learning rate
     'nano': (16, 3e-3), 'tiny': (32, 1.5e-3), # tried on two cores
-    '124m': (512, 6e-4), '350m': (512, 3e-4), # in tokens as Brown et al. 2020, table 2.1
-    '1b': (512, 3e-4), '7b': (1024, 3e-4), # in tokens, 7b is as Touvron et al. 2023, table 2
+    '124m': (512, 6e-4), '350m': (512, 3e-4), # half a million tokens: Brown et al. 2020, table 2.1
+    '1b': (512, 3e-4), # a million tokens; ours, Brown et al. have 2e-4
+    '7b': (1024, 3e-4), # four million tokens: Touvron et al. 2023, table 2
 }
 
 # %% ../../nbs/220_clm.ipynb #5f794f29
@@ -105,7 +106,8 @@ def world_tokens(
     "Write tokens of the story world, for a run that is given none."
     with rank_zero_first():
         if (folder/'tokens.json').exists(): return
-        train, val = list(world_documents(stories, seed)), list(world_documents(200, seed, HELD_START))
+        train = list(world_documents(stories, seed))
+        val = list(world_documents(200, seed, HELD_START))
         tokenizer = tokenizer or train_tokenizer((d['text'] for d in train), vocab_size)
         save_tokenizer(tokenizer, folder)
         write_store(folder, {'train': train, 'val': val}, tokenizer) # its tokens.json is the last file
@@ -133,7 +135,8 @@ def _check_model(
     "Raises `UserError` if the model to continue from cannot read these tokens."
     config, vocab_size = decoder.config, store.meta['vocab_size']
     same = tokenizer is not None and store.meta.get('tokenizer') == fingerprint(tokenizer)
-    if config.vocab_size < vocab_size or config.vocab_size > vocab_size and not same:
+    missing, spare = config.vocab_size < vocab_size, config.vocab_size > vocab_size
+    if missing or (spare and not same): # with the same tokenizer, spare rows of the embedding do no harm
         raise UserError(f"--model {model}: a checkpoint of another shape; its vocabulary is {config.vocab_size}, "
                         f"that of the tokens is {vocab_size}")
     if tokenizer is not None and not same:
@@ -165,9 +168,11 @@ def _prepare(
     block_size = block_size or decoder.config.block_size
     stream = Stream(store, batch_size, block_size, seed)
     if 'val' in store.meta['splits']:
-        return _Task(decoder, tokenizer, stream, validation_batches(TokenStore(folder, 'val'), block_size))
+        val = validation_batches(TokenStore(folder, 'val'), block_size)
+        return _Task(decoder, tokenizer, stream, val)
     if eval_every:
-        raise UserError(f"--eval-every {eval_every}: {folder} holds nothing out; write it with: llmbook tokens --val 0.1 ...")
+        raise UserError(f"--eval-every {eval_every}: {folder} holds nothing out; "
+                        "write it with: llmbook tokens --val 0.1 ...")
     return _Task(decoder, tokenizer, stream, None)
 
 # %% ../../nbs/220_clm.ipynb #e341f7f5
@@ -181,7 +186,8 @@ def _make_schedule(
 )->Callable[[int], float]: # step -> learning rate
     "The learning rate of every step."
     follow = warmup_cosine if schedule == 'cosine' else warmup_stable_decay
-    usual = PRESETS[size][1] * (3 if optimizer == 'muon' else 1) # benchmarks/optimizers.py
+    factor = 3 if optimizer == 'muon' else 1
+    usual = PRESETS[size][1] * factor
     return follow(lr or usual, steps, round(warmup*steps))
 
 # %% ../../nbs/220_clm.ipynb #3cf7d94b
@@ -226,13 +232,14 @@ def pretrain(
     run = Run(out, 'pretrain', args, fresh=fresh)
     if not tokens: world_tokens(Path(out)/'tokens', stories, vocab_size, seed, own)
     decoder, tokenizer, stream, val = given or task(Path(out)/'tokens')
-    trainer = engine.build(decoder, _make_schedule(size, steps, lr, warmup, schedule, optimizer), weight_decay=weight_decay,
-                           betas=(0.9, beta2), clip=clip, optimizer=optimizer)
+    rates = _make_schedule(size, steps, lr, warmup, schedule, optimizer)
+    trainer = engine.build(decoder, rates, weight_decay=weight_decay, betas=(0.9, beta2), clip=clip, optimizer=optimizer)
     print(f"{out}: {count_parameters(decoder):,} parameters, {steps:,} steps of {stream.batch_size} rows of "
           f"{stream.block_size} tokens, {len(stream.packed):,} rows in all")
     def look(step, stats, say):
         row = {'val_loss': trainer.evaluate(val, CLM())['loss']} if val else {}
-        return row | ((on_eval(decoder, step, row, say) or {}) if on_eval else {})
+        more = on_eval(decoder, step, row, say) if on_eval else None
+        return row | (more or {})
     def save(folder): save_model(decoder, tokenizer, folder)
     fit(trainer, CLM(), stream, steps, run, save, save_every, keep, eval_every, look)
     newest = sorted((Path(out)/'checkpoints').glob('step-*'))[-1]

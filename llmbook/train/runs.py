@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -34,17 +35,19 @@ def _same_run(
     free:tuple[str, ...], # arguments that may change
 )->dict: # its config.json
     "Read the config of a run that is to be resumed. Raises `UserError` if the folder holds another."
-    config, fix = read_json(folder/'config.json'), "give another --out, or --fresh to start over"
+    config = read_json(folder/'config.json')
+    fix = "give another --out, or --fresh to start over"
     if config.get('format') != _FORMAT:
-        raise UserError(f"{folder}: written by an earlier version of llmbook; {fix}; to train a model of it further: "
-                        f"llmbook pretrain --model {folder} --out NEW")
+        raise UserError(f"{folder}: written by an earlier version of llmbook; {fix}; "
+                        f"to train a model of it further: llmbook pretrain --model {folder} --out NEW")
     verb = config.get('command')
     if verb != command: raise UserError(f"{folder}: holds a run of `{verb}`, not of `{command}`; {fix}")
-    was, now = json.loads(json.dumps([config['args'], args], default=str))
-    for k in {**was, **now}:
-        if k not in free and was.get(k) != now.get(k):
-            flag = k.replace('_', '-')
-            raise UserError(f"{folder}: holds another run (--{flag} was {was.get(k)}, now {now.get(k)}); {fix}")
+    old, new = json.loads(json.dumps([config['args'], args], default=str))
+    for name in {**old, **new}:
+        before, now = old.get(name), new.get(name)
+        if name in free or before == now: continue
+        flag = name.replace('_', '-')
+        raise UserError(f"{folder}: holds another run (--{flag} was {before}, now {now}); {fix}")
     return config
 
 # %% ../../nbs/214_runs.ipynb #c9e09151
@@ -52,16 +55,19 @@ def _begun(
     folder:Path, # of a run
 )->bool: # is there more than a config, an empty log and what a kill left?
     "Has anything happened in it?"
-    for p in folder.iterdir() if folder.exists() else []:
-        if p.name == 'log.jsonl' and p.stat().st_size: return True
-        if p.name not in ('config.json', 'log.jsonl') and not p.name.endswith('.tmp'): return True
+    if not folder.exists(): return False
+    for path in folder.iterdir():
+        if path.name == 'log.jsonl':
+            if path.stat().st_size: return True
+        elif path.name != 'config.json' and not path.name.endswith('.tmp'):
+            return True
     return False
 
 
 def _aside(
     folder:Path, # that is in the way
 )->Path: # a free name beside it
-    "Nothing is lost: what was there gets a number."
+    "Find a free name with a number."
     number = 1
     while folder.with_name(f'{folder.name}.old{number}').exists(): number += 1
     return folder.with_name(f'{folder.name}.old{number}')
@@ -72,7 +78,8 @@ def read_log(
 )->list[dict]: # its rows, up to a line that was cut short
     "Read a log up to the line at which a killed run broke off."
     path, rows = Path(path), []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    if not path.exists(): return rows
+    for line in path.read_bytes().splitlines():
         try: rows.append(json.loads(line))
         except ValueError: break
     return rows
@@ -80,19 +87,28 @@ def read_log(
 # %% ../../nbs/214_runs.ipynb #fa909925
 class _Log:
     "The log of a run folder: rank 0 writes, all ranks read."
+    def __init__(self,
+        folder:Path, # of the run
+        is_main:bool, # is this rank 0?
+    ):
+        self.folder = folder
+        self.is_main = is_main
+
     def read_log(self)->list[dict]: # of log.jsonl
         "Read the log; a last line that was cut short is left out."
         return read_log(self.folder/'log.jsonl')
 
     def truncate_log(self, step:int): # keep rows up to this step
         "Drop what was logged after the checkpoint: it will happen again."
-        kept = ''.join(json.dumps(r) + '\n' for r in self.read_log() if r['step'] <= step)
+        rows = [row for row in self.read_log() if row['step'] <= step]
+        kept = ''.join(json.dumps(row) + '\n' for row in rows)
         if self.is_main: write_text(self.folder/'log.jsonl', kept)
 
     def log(self, row:dict): # step and what was measured
         "Add a line."
         if not self.is_main: return
-        with open(self.folder/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
+        with open(self.folder/'log.jsonl', 'a', encoding='utf-8') as f:
+            f.write(json.dumps(row) + '\n')
 
 # %% ../../nbs/214_runs.ipynb #3dc6eba3
 def _write_checkpoint(
@@ -102,8 +118,9 @@ def _write_checkpoint(
     is_main:bool, # does this rank write?
 ):
     "Write a checkpoint that is complete or absent. All ranks gather, rank 0 writes."
-    facts = dict(step=engine.steps, world=engine.world)
-    with atomic_folder(folder, **facts) if is_main else nullcontext(folder) as stage:
+    if is_main: staging = atomic_folder(folder, step=engine.steps, world=engine.world)
+    else: staging = nullcontext(folder) # this rank takes part and writes nothing
+    with staging as stage:
         with engine.full_weights():
             if is_main: save(stage)
         engine.save(stage/'trainer')
@@ -114,9 +131,10 @@ def _drop_old(
     keep:int, # how many stay; 0 keeps all
 ):
     "Remove all but the newest checkpoints."
-    for old in sorted(parent.glob('step-*'))[:-keep] if keep > 0 else []:
+    if keep <= 0: return
+    for old in sorted(parent.glob('step-*'))[:-keep]:
         hidden = old.with_name(f'.{old.name}.gone')
-        os.rename(old, hidden) # a kill leaves no half of it
+        os.rename(old, hidden)
         shutil.rmtree(hidden)
 
 # %% ../../nbs/214_runs.ipynb #f80463c4
@@ -128,10 +146,11 @@ def _open_config(
     is_main:bool, # rank 0 comes first and writes
 )->dict: # its config.json
     "The config of the run that is there, or a new one."
-    there = (folder/'config.json').exists()
-    if there and (_begun(folder) or not is_main): return _same_run(folder, command, args, free)
-    if not there and _begun(folder): raise UserError(f"{folder}: not empty and not a run; give another --out")
-    config = {'format': _FORMAT, 'command': command, 'args': args, **environment()}
+    exists, begun = (folder/'config.json').exists(), _begun(folder)
+    if exists and (begun or not is_main): return _same_run(folder, command, args, free)
+    if begun: raise UserError(f"{folder}: not empty and not a run; give another --out")
+    today = date.today().isoformat()
+    config = {'format': _FORMAT, 'command': command, 'args': args, 'date': today, **environment()}
     if is_main: write_json(folder/'config.json', config)
     return config
 
@@ -145,44 +164,61 @@ class Run(_Log):
         free:tuple[str, ...]=('out', 'fresh', 'save_every', 'keep'), # arguments that may change when a run is resumed
         fresh:bool=False, # start over: put the old run aside
     ):
-        self.folder, self.command, self.is_main = Path(folder), command, current_rank() == 0
+        super().__init__(Path(folder), current_rank() == 0)
+        self.command = command
         with rank_zero_first():
-            old = fresh and self.is_main and (self.folder/'config.json').exists()
-            if old: os.rename(self.folder, _aside(self.folder))
+            in_the_way = fresh and self.is_main and (self.folder/'config.json').exists()
+            if in_the_way: os.rename(self.folder, _aside(self.folder))
             self.config = _open_config(self.folder, command, args, free, self.is_main)
             if self.is_main: self.sweep()
 
     def sweep(self):
         "Remove what a killed process left half-written or half-removed."
-        remove_leftovers(self.folder/'checkpoints')
-        for p in [*self.folder.glob('.*.tmp'), *self.folder.glob('*/.*.tmp')]: p.unlink(missing_ok=True)
+        remove_leftovers(self.folder/'checkpoints') # folders
+        for pattern in ('.*.tmp', '*/.*.tmp'): # files
+            for path in list(self.folder.glob(pattern)): path.unlink(missing_ok=True)
 
     def save_config(self, **facts): # more to keep
         "Write config.json."
         self.config |= facts
         if self.is_main: write_json(self.folder/'config.json', self.config)
 
-    def checkpoint(self, engine:Engine, save:Callable[[Path], None], keep:int=3): # save writes the model's own files
-        "Write a checkpoint, then drop all but the newest `keep`; 0 keeps all."
+    def checkpoint(self,
+        engine:Engine, # whose state it is
+        save:Callable[[Path], None], # writes the model's own files
+        keep:int=3, # how many stay; 0 keeps all
+    ):
+        "Write a checkpoint, then drop all but the newest `keep`."
         folder = self.folder/'checkpoints'/f'step-{engine.steps:08d}'
         if self.is_main: flush(self.folder/'log.jsonl')
         _write_checkpoint(folder, engine, save, self.is_main)
         if self.is_main: _drop_old(folder.parent, keep)
         engine.barrier() # no rank trains on before the checkpoint is there
 
-# %% ../../nbs/214_runs.ipynb #a132411a
+# %% ../../nbs/214_runs.ipynb #ed0642d0
+def _put_broken_aside(
+    folder:Path, # of the run
+    newest:Path|None, # the newest complete checkpoint
+):
+    "Rename the checkpoints that are newer than the newest complete one."
+    for path in sorted(folder.glob('checkpoints/step-*')):
+        broken = newest is None or path.name > newest.name
+        if broken: os.rename(path, _aside(path.with_name(f'broken-{path.name}')))
+
+
 def resume(
     engine:Engine, # to be filled
     run:Run, # the folder
     seed:int, # of the run, used while it has no checkpoint
 )->Path|None: # the checkpoint that the run resumes from
-    "Take over the newest complete checkpoint and forget what was logged after it. Broken ones are put aside, not deleted."
-    newest = engine.broadcast(newest_checkpoint(run.folder) if run.is_main else None)
-    for p in sorted(run.folder.glob('checkpoints/step-*')) if run.is_main else []:
-        broken = newest is None or p.name > newest.name
-        if broken: os.rename(p, _aside(p.with_name(f'broken-{p.name}')))
+    "Take over the newest complete checkpoint, forget what was logged after it, and put broken ones aside."
+    found = newest_checkpoint(run.folder) if run.is_main else None
+    newest = engine.broadcast(found)
+    if run.is_main: _put_broken_aside(run.folder, newest)
     if newest: engine.load(newest/'trainer')
-    else: torch.manual_seed(seed_of(seed, 'dropout', *([engine.rank] if engine.rank else [])))
+    else:
+        rank = [engine.rank] if engine.rank else [] # rank 0 draws what a single process would
+        torch.manual_seed(seed_of(seed, 'dropout', *rank))
     run.truncate_log(engine.steps)
     return newest
 
@@ -191,12 +227,15 @@ def _record_layout(
     engine:Engine, # that takes the next steps
     run:Run, # the folder
 ):
-    "Note the engine's layout and the step from which it holds, if it is another than before."
+    "Note the engine's layout and the step from which it holds, if it has changed."
     layouts = run.config.get('layouts', [])
-    last = {k: v for k, v in layouts[-1].items() if k != 'from_step'} if layouts else None
-    if engine.layout != last: run.save_config(layouts=layouts + [{'from_step': engine.steps} | engine.layout])
+    if layouts:
+        latest = {k: v for k, v in layouts[-1].items() if k != 'from_step'}
+        if latest == engine.layout: return
+    entry = {'from_step': engine.steps} | engine.layout
+    run.save_config(layouts=[*layouts, entry])
 
-# %% ../../nbs/214_runs.ipynb #d63ca95b
+# %% ../../nbs/214_runs.ipynb #6e245770
 def choose_speed(
     engine:Engine, # whose speed is to be chosen
     objective:Objective, # what it learns
@@ -206,10 +245,12 @@ def choose_speed(
     "Take the run's choice of speed, or make it once. Raises `UserError` if the run was begun in another precision."
     if 'speed' not in run.config:
         chosen, rates = engine.speed, {}
-        if engine.speed_request == 'auto': chosen, rates = measure_speed(engine, objective, batch)
-        chosen = replace(chosen, threads=chosen.threads or torch.get_num_threads())
-        run.save_config(speed=asdict(chosen), rows_per_s=rates)
-    chosen, asked = Speed(**run.config['speed']), engine.speed_request
+        if engine.speed_request == 'auto':
+            chosen, rates = measure_speed(engine, objective, batch)
+        threads = chosen.threads or torch.get_num_threads()
+        run.save_config(speed=asdict(replace(chosen, threads=threads)), rows_per_s=rates)
+    chosen = Speed(**run.config['speed'])
+    asked = engine.speed_request
     if isinstance(asked, Speed) and asked.precision != chosen.precision:
         raise UserError(f"--precision {asked.precision}: {run.folder} was begun in {chosen.precision}; "
                         "give that, or --fresh to start over")

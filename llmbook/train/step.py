@@ -51,11 +51,14 @@ def micro_batch_size(
     accum:int|None=None, # micro-batches per step
 )->int: # rows in a micro-batch
     "Rows in a micro-batch, from `micro` or `accum`. Raises `UserError` if the rows do not divide."
-    if accum and (batch_size % accum or micro not in (None, batch_size // accum)):
+    if not accum: return micro or batch_size
+    size = batch_size // accum
+    divides = size * accum == batch_size
+    if not divides or micro not in (None, size):
         parts = f'{accum} micro-batches' + (f' of {micro}' if micro else '')
         raise UserError(f"--accum {accum}: {batch_size} rows per process are not {parts}; "
                         "change --accum, --micro or --batch-size")
-    return batch_size // accum if accum else micro or batch_size
+    return size
 
 # %% ../../nbs/210_step.ipynb #dd3d2daf
 @dataclass
@@ -75,8 +78,11 @@ class Host:
         speed:Speed=Speed(), # precision and threads
     ):
         self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-        self.model = self.forward = model.to(self.device)
-        self.micro, self.accum, self.speed = micro, accum, speed
+        self.model = model.to(self.device)
+        self.forward = self.model # or its compiled form
+        self.micro = micro
+        self.accum = accum
+        self.speed = speed
 
     def autocast(self):
         "The context in which the forward pass runs."
@@ -89,14 +95,16 @@ class Host:
 
     def apply(self, speed:Speed):
         "Take over a choice of speed. Raises `UserError` for one that a single process cannot make."
-        if speed.precision == 'fp16': raise UserError("--precision fp16: this run was begun in it; give --zero 1, 2 or 3")
+        if speed.precision == 'fp16':
+            raise UserError("--precision fp16: this run began in fp16, which needs DeepSpeed; give --zero 1, 2 or 3")
         self.speed = speed
         if speed.threads: torch.set_num_threads(speed.threads)
         self.forward = torch.compile(self.model) if speed.compile else self.model
 
     def split(self, batch:Batch)->list[Batch]:
         "Split this process's rows into micro-batches."
-        return split_batch(batch, micro_batch_size(len(batch['rows']), self.micro, self.accum))
+        rows = micro_batch_size(len(batch['rows']), self.micro, self.accum)
+        return split_batch(batch, rows)
 
     def score(self, batch:Batch, objective:Objective)->Batch: # on the CPU, like the batches of a stream
         "Results for each row, without gradients: log-probabilities, values, rewards."
@@ -130,9 +138,11 @@ def forward_backward(
     sums = {}
     for batch in micro_batches:
         batch = engine.to_device(batch)
-        with engine.autocast(): loss, metrics = share_of(model, batch, objective, counts)
+        with engine.autocast():
+            loss, metrics = share_of(model, batch, objective, counts)
         if torch.is_grad_enabled(): loss.backward()
-        for name, share in {'loss': loss, **metrics}.items():
+        shares = {'loss': loss, **metrics}
+        for name, share in shares.items():
             sums[name] = sums.get(name, 0) + torch.as_tensor(share).detach()
     return {name: float(value) for name, value in sums.items()} | counts
 
@@ -163,7 +173,7 @@ class _SingleProcess:
         return value
 
     def any_rank(self, flag:bool)->bool:
-        "True on every rank where it is true on one."
+        "True on every rank if it is true on one."
         return bool(flag)
 
     def barrier(self):
@@ -171,7 +181,7 @@ class _SingleProcess:
 
     def sum(self, values:dict)->dict:
         "Add numbers or tensors up over the data ranks, name by name."
-        return {name: value if torch.is_tensor(value) else float(value) for name, value in values.items()}
+        return {name: v if torch.is_tensor(v) else float(v) for name, v in values.items()}
 
     def full_weights(self):
         "The context in which every rank holds complete weights."
@@ -215,11 +225,15 @@ class LocalEngine(_SingleProcess, Host):
         speed:str|Speed='exact', # or 'auto': measure once what pays on this machine; or a choice made before
         **settings, # of the optimiser: weight_decay, betas, eps, optimizer ('adamw' or 'muon')
     ):
-        super().__init__(model, micro, accum, speed if isinstance(speed, Speed) else Speed())
-        self.schedule, self.clip, self.speed_request = schedule, clip, speed
+        chosen = speed if isinstance(speed, Speed) else Speed()
+        super().__init__(model, micro, accum, chosen)
+        self.schedule = schedule
+        self.clip = clip
+        self.speed_request = speed
         self.names = {p: name for name, p in model.named_parameters()}
         self.optimizer = _make_optimizer(model, schedule(0), **settings)
-        self.steps, self.layout = 0, {'engine': 'local', 'ranks': 1}
+        self.steps = 0
+        self.layout = {'engine': 'local', 'ranks': 1}
 
     def step(self, batch:Batch, objective:Objective)->dict: # loss, grad_norm, lr, counts and metrics
         "One optimiser step. A step that is skipped names the rows of its batch."
@@ -236,14 +250,14 @@ class LocalEngine(_SingleProcess, Host):
         self.model.eval()
         return forward_backward(self, self.model, list(batches), objective)
 
-# %% ../../nbs/210_step.ipynb #d537070e
+# %% ../../nbs/210_step.ipynb #48a52983
 @dataclass(frozen=True)
 class LocalOptions:
-    "One process trains; what follows from the flags `--micro`, `--accum`, `--precision` and `--speed`."
+    "One process trains. The fields follow from `--micro`, `--accum`, `--precision` and `--speed`."
     micro:int|None=None # rows in a micro-batch
     accum:int|None=None # micro-batches per step
     speed:str|Speed='exact' # or 'auto', or a choice made before
-    zero:None=None # no ZeRO stage: nothing is sharded
+    zero:None=None # no ZeRO stage: nothing is divided among processes
 
     def build(self,
         model:nn.Module, # what to train
@@ -251,7 +265,8 @@ class LocalOptions:
         **settings, # clip, and those of the optimiser: see `LocalEngine`
     )->LocalEngine:
         "The engine that trains a model."
-        return LocalEngine(model, schedule, micro=self.micro, accum=self.accum, speed=self.speed, **settings)
+        return LocalEngine(model, schedule, micro=self.micro, accum=self.accum,
+                           speed=self.speed, **settings)
 
     def freeze(self, model:nn.Module)->Host:
         "Host a model that is asked and never trained."

@@ -26,14 +26,16 @@ def write_state(
     "Write what is needed to resume."
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(state, folder/'state.safetensors')
-    for rank, states in enumerate(random): save_tensors(states, folder/f'rng-{rank}.safetensors')
+    for rank, states in enumerate(random):
+        save_tensors(states, folder/f'rng-{rank}.safetensors')
     write_json(folder/'trainer.json', facts | {'world': len(random)})
 
 # %% ../../nbs/205_trainer_state.ipynb #b8c24f0a
 def random_state()->dict[str, Tensor]: # of this process
     "The states of this process's random generators."
-    cuda = {'cuda': torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
-    return {'torch': torch.get_rng_state()} | cuda
+    states = {'torch': torch.get_rng_state()}
+    if torch.cuda.is_available(): states['cuda'] = torch.cuda.get_rng_state()
+    return states
 
 # %% ../../nbs/205_trainer_state.ipynb #a5b7765b
 def save_state(
@@ -43,7 +45,9 @@ def save_state(
     "Write an engine that is a single process."
     state = {f'weight.{name}': p for p, name in engine.names.items()}
     for p, name in engine.names.items():
-        for key, value in engine.optimizer.state.get(p, {}).items(): state[f'{key}.{name}'] = torch.as_tensor(value)
+        moments = engine.optimizer.state.get(p, {}) # none before the first step
+        for key, value in moments.items():
+            state[f'{key}.{name}'] = torch.as_tensor(value)
     write_state(folder, state, [random_state()], steps=engine.steps)
 
 # %% ../../nbs/205_trainer_state.ipynb #0b96b150
@@ -53,12 +57,16 @@ def read_state(
 )->tuple[dict[str, Tensor], dict]: # weights and moments by name; steps and other facts
     "Read what `write_state` wrote. Raises `UserError` if the model has another shape."
     state = load_file(folder/'state.safetensors')
-    saved = {k.removeprefix('weight.'): tuple(w.shape) for k, w in state.items() if k.startswith('weight.')}
+    saved = {}
+    for key, tensor in state.items():
+        if key.startswith('weight.'):
+            saved[key.removeprefix('weight.')] = tuple(tensor.shape)
     wanted = {name: tuple(p.shape) for p, name in engine.names.items()}
     for name in {**wanted, **saved}:
-        if wanted.get(name) != saved.get(name):
-            raise UserError(f"{folder.parent}: a checkpoint of another shape; "
-                            f"{name} is {saved.get(name)}, not {wanted.get(name)}")
+        theirs, ours = saved.get(name, 'missing'), wanted.get(name, 'missing')
+        if theirs == ours: continue
+        raise UserError(f"{folder.parent}: a checkpoint of another shape; "
+                        f"{name} is {theirs} in the file and {ours} in the model")
     return state, read_json(folder/'trainer.json')
 
 # %% ../../nbs/205_trainer_state.ipynb #3c809bfe
@@ -69,11 +77,13 @@ def set_random(
     "Put the generators back. A rank that the saved run did not have begins a stream of its own."
     path = folder/f'rng-{rank}.safetensors'
     if not path.exists():
-        torch.manual_seed(seed_of(read_json(folder/'trainer.json')['steps'], 'rank', rank))
+        steps = read_json(folder/'trainer.json')['steps']
+        torch.manual_seed(seed_of(steps, 'rank', rank))
         return
     random = load_file(path)
     torch.set_rng_state(random['torch'])
-    if 'cuda' in random and torch.cuda.is_available(): torch.cuda.set_rng_state(random['cuda'])
+    if 'cuda' in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random['cuda'])
 
 # %% ../../nbs/205_trainer_state.ipynb #a0068c35
 @torch.no_grad()
@@ -85,8 +95,11 @@ def load_state(
     state, facts = read_state(engine, folder)
     for p, name in engine.names.items():
         p.copy_(state[f'weight.{name}'])
-        engine.optimizer.state.pop(p, None) # none in the file if no step was taken
-        keys = [k for k in ('step', 'exp_avg', 'exp_avg_sq', 'momentum') if f'{k}.{name}' in state]
-        if keys: engine.optimizer.state[p] = {k: state[f'{k}.{name}'].to(p.device, copy=True) for k in keys}
+        engine.optimizer.state.pop(p, None)
+        moments = {}
+        for key in ('step', 'exp_avg', 'exp_avg_sq', 'momentum'):
+            saved = state.get(f'{key}.{name}')
+            if saved is not None: moments[key] = saved.to(p.device, copy=True)
+        if moments: engine.optimizer.state[p] = moments
     set_random(folder)
     engine.steps = facts['steps']

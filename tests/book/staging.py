@@ -6,6 +6,7 @@ runs every exported cell.
 import gc
 import json
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def stage(job):
     except Exception as e: FAILED.append(f'{job[0].name}: {" ".join(str(e).split())}')
 
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2])) # for tests.book.sitepages
 gc.disable() # a short life
 os.environ['MPLBACKEND'] = 'agg'
 nbdev.serve_drv.main = stage

@@ -32,13 +32,14 @@ def test_badges_open_what_is_there():
 
 
 def test_the_first_screen():
-    "A claim, a picture, two commands with what they print, and pip, before anything else."
-    first = README.split('## What to do next')[0]
-    parts = ['> Build a language model', '](nbs/images/ladder.svg)', '\nmake run\n', '% of the way', '\nmake test\n',
-             '`... passed`', 'pip install -e .']
-    assert [first.index(p) for p in parts] == sorted(first.index(p) for p in parts)
-    assert 'WSL' in first and 'macOS' in first and (ROOT/'nbs/images/ladder.svg').stat().st_size > 5000
-    assert all(f'| {track} |' in README for track in ('short path', 'data', 'cluster', 'alignment'))
+    "A claim, one command, badges, measured numbers and a picture, in this order; the tracks; the limits last."
+    parts = ['> From raw text', 'Build a language model you can check', '\nmake run\n', 'colab-badge.svg', '<div class="stats">',
+             '](nbs/images/ladder.svg)', '% of the way', '~~', '<div class="tracks">', '`... passed`', '## What it cannot do yet']
+    places = [README.index(part) for part in parts]
+    assert places == sorted(places)
+    limits = README[places[-1]:]
+    assert 'WSL' in limits and 'macOS' in limits and (ROOT/'nbs/images/ladder.svg').stat().st_size > 5000
+    assert all(f'**{track}**' in README for track in ('The short path', 'Data', 'The cluster', 'Alignment'))
 
 
 def installs(text): return re.findall(r'pip install (.*)', text)

@@ -106,7 +106,10 @@ MUTANTS = [
     ('imports_only_smaller_numbers', 'an import of itself', append(MODULE, '\nfrom .attention import attend\n')),
     ('imports_only_smaller_numbers', 'a lesson that looks ahead', add('from llmbook.book import run')),
     ('imports_only_smaller_numbers', "another chapter's checks", add('from llmbook.exercises.loop import check_1')),
-    ('modules_are_small', 'a module that grew', append(MODULE, '\n_x = 1' * 200)),
+    ('modules_are_small', 'a module that grew', append(MODULE, '\n_x = 1' * 250)),
+    ('lines_are_plain', 'dense lines', append(
+        MODULE, '\n\ndef _f(x):' + '\n    x = [(y, y, y) for y in x if (y, y, y)], (x, x)' * 2500)),
+    ('lines_are_plain', 'long lines', append(MODULE, '\n# ' + '\n# '.join(['x' * 100] * 900))),
     ('chapters_are_short', 'a chapter that grew', lengthen),
     ('unique_names', 'two chapters, one page', copy(SECOND, 'nbs/950_attention.ipynb')),
     ('unique_names', 'a chapter and a page of prose', append('nbs/attention.md', 'x')),

@@ -146,7 +146,7 @@ def hrefs(node):
 def external(target): return re.match(r'(?:https?|mailto):', target)
 
 
-def code_blocks(text): return re.findall(r'^```(?:sh|bash|)\n(.*?)^```', text, re.M | re.S)
+def code_blocks(text): return re.findall(r'^ *```(?:sh|bash)\n(.*?)^ *```', text, re.M | re.S)
 
 
 def shown_commands(text):
@@ -171,6 +171,16 @@ def headings_make_an_outline(site):
         glued = re.findall(r'^[^\n]*\S[^\n]*\n(#{1,6} [^\n]+)', unfenced(page.text), re.M)
         bad += [f'{name}: no empty line before {words!r}' for words in glued if not words.startswith('#|')]
         if not page.front.get('description') and not (site/'nbs'/name).is_symlink(): bad.append(f'{name}: no description')
+    return bad
+
+
+def fences_name_a_language(site):
+    "A block without one looks like the output of a cell."
+    bad = []
+    for name, page in pages(site).items():
+        fences = re.findall(r'^ *`{3,}[^`\n]*$', page.text, re.M)
+        bad += [f'{name}: a block without a language, number {i//2 + 1}' for i, line in enumerate(fences)
+                if i % 2 == 0 and not line.strip('` ')]
     return bad
 
 
@@ -205,8 +215,10 @@ def navigation_lists_every_page_once(site):
         listed = [h for side in sides for h in hrefs(web[part].get(side, [])) if '](' not in h and not external(h)]
         bad += [f'{part}: {h} is not there' for h in listed if h not in every]
         bad += [f'{part}: {h} twice' for h in {h for h in listed if listed.count(h) > 1}]
-        if part == 'sidebar': bad += [f'sidebar: {name} is not in it' for name in every if name not in listed]
-    files = [web['favicon'], web['navbar']['logo'], *yaml.safe_load(text)['filters'], *yaml.safe_load(text)['metadata-files']]
+        if part == 'sidebar': bad += [f'sidebar: {name} is not in it' for name in every if name not in [*listed, '404.md']]
+    config = yaml.safe_load(text)
+    themes = [part for theme in config['format']['html']['theme'].values() for part in theme if part.endswith('.scss')]
+    files = [web['favicon'], web['navbar']['logo'], *config['filters'], *config['metadata-files'], *themes]
     return bad + [f'{f} is not there' for f in files if not (site/'_proc'/f).is_file()]
 
 
@@ -333,7 +345,7 @@ def generated_pages_are_fresh(site):
     return bad
 
 
-CHECKS = [headings_make_an_outline, links_lead_to_pages_and_anchors, links_out_of_the_root_are_whole,
+CHECKS = [headings_make_an_outline, fences_name_a_language, links_lead_to_pages_and_anchors, links_out_of_the_root_are_whole,
           navigation_lists_every_page_once, one_page_one_name, pictures_are_described, no_prose_is_lost,
           the_library_is_complete, every_verb_has_a_section, commands_are_understood, memory_is_what_the_function_says,
           links_out_of_nbs_are_known, generated_pages_are_fresh]
@@ -376,6 +388,7 @@ MUTANTS = [
     ('headings_make_an_outline', 'a skipped level', append('_proc/install.md', '\n#### Deep\n')),
     ('headings_make_an_outline', 'glued to a paragraph', append('_proc/install.md', '\nText\n## Heading\n')),
     ('headings_make_an_outline', 'no description', page('install.md', 'description:', 'subtitle:')),
+    ('fences_name_a_language', 'a bare fence', append('_proc/install.md', '\n```\nllmbook env\n```\n')),
     ('links_lead_to_pages_and_anchors', 'no such page', written(CHAPTER, 'See [the moon](990_moon.ipynb).')),
     ('links_lead_to_pages_and_anchors', 'no such anchor', written(CHAPTER, 'See [the loop](216_loop.ipynb#moon).')),
     ('links_lead_to_pages_and_anchors', 'no such anchor here', append('_proc/install.md', '\n[Up](#moon)\n')),
@@ -396,8 +409,8 @@ MUTANTS = [
     ('the_library_is_complete', 'a name', append('llmbook/model/other.py', "__all__ = ['moon']\ndef moon(): pass\n")),
     ('the_library_is_complete', 'another anchor', page('library.ipynb', '#attend)', '#check)')),
     ('every_verb_has_a_section', 'no section', page('commands.ipynb', '## report', '## reports')),
-    ('commands_are_understood', 'a flag', append('_proc/install.md', '\n```\nllmbook pretrain --stpes 5\n```\n')),
-    ('commands_are_understood', 'a value', append('_proc/install.md', '\n```\ntorchrun llmbook/cli.py run --seed x\n```\n')),
+    ('commands_are_understood', 'a flag', append('_proc/install.md', '\n```sh\nllmbook pretrain --stpes 5\n```\n')),
+    ('commands_are_understood', 'a value', append('_proc/install.md', '\n```sh\ntorchrun llmbook/cli.py run --seed x\n```\n')),
     ('memory_is_what_the_function_says', 'a figure', page('cluster.md', '| 5.5 |', '| 5.6 |')),
     ('links_out_of_nbs_are_known', 'not in the filter', page('links.lua', "['CHANGELOG.md']", "['CHANGES.md']")),
     ('generated_pages_are_fresh', 'a table', replace(f'nbs/{LAYOUTS}', '7.2e-7', '7.3e-7')),
