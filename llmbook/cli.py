@@ -1,4 +1,4 @@
-"The command line: finds the stage of a verb, reads its flags, and says what went wrong in one line."
+"The command line: find the stage of a verb, read its flags, and say in one line what went wrong."
 
 import sys
 from pathlib import Path
@@ -7,8 +7,10 @@ if __name__ == '__main__' and not __package__: # a launcher runs this file as a 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import importlib
+import json
 import os
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
 
 VERBS = { # verb -> module, function, does it train?
@@ -25,11 +27,12 @@ VERBS = { # verb -> module, function, does it train?
 
 
 def main(
-    argv:list[str]|None=None, # without the program's name; None takes the process's own
+    argv:list[str]|None=None, # without the program's name; if it is None, what the process was started with
 ):
     "Run one verb. Exit codes: 0 done, 2 something to fix, 130 interrupted, 143 ended by SIGTERM after saving."
     from llmbook.core import UserError
-    argv = [a for a in (sys.argv[1:] if argv is None else argv) if not re.match('--local[_-]rank=', a)]
+    if argv is None: argv = sys.argv[1:]
+    argv = [a for a in argv if not re.match('--local[_-]rank=', a)] # DeepSpeed's launcher adds it
     try:
         with one_of_many('--debug' in argv): act(argv)
         sys.exit(0)
@@ -41,7 +44,7 @@ def main(
         if '--debug' in argv: raise
         print('llmbook: interrupted; the same command resumes from the newest checkpoint', file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
+    except BrokenPipeError: # such as `llmbook --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
@@ -49,16 +52,17 @@ def main(
 def one_of_many(
     debug:bool, # show tracebacks?
 ):
-    "What surrounds a process that a launcher made: joining, failing and leaving together."
+    "The context of a process that a launcher started: all join, fail and leave together."
     if 'RANK' not in os.environ or 'WORLD_SIZE' not in os.environ: return nullcontext()
     from llmbook.scale.ranks import as_rank
     return as_rank(debug)
 
 
-def usage()->str: # the verbs, a line each
-    "What `llmbook` alone prints: read from the stages themselves."
+def usage()->str: # the verbs, one line each
+    "Say which verbs there are; `llmbook` alone prints it. Each line is the stage's own."
     from llmbook import __version__
-    lines = [f'llmbook {__version__}: train language models, and measure them', '', 'usage: llmbook VERB [--help] [flags]', '']
+    lines = [f'llmbook {__version__}: train language models and measure them', '']
+    lines += ['usage: llmbook VERB [--help] [flags]', '']
     for verb, (module, name, _) in VERBS.items():
         doc = getattr(importlib.import_module(module), name).__doc__.split('\n')[0]
         lines.append(f'  {verb:10} {doc}')
@@ -69,28 +73,47 @@ def act(
     argv:list[str], # verb and flags
 ):
     "Find the stage, read the flags, call it."
-    from llmbook.core import UserError, did_you_mean, current_rank
-    from llmbook.flags import read_flags, read_args
+    from llmbook.core import UserError, did_you_mean
     if not argv or argv[0] in ('-h', '--help', 'help'): return print(usage())
     if argv[0] in ('--version', '-V'):
         from llmbook import __version__
         return print(__version__)
     verb, rest = argv[0], argv[1:]
-    if verb not in VERBS: raise UserError(f"no such verb: {verb}{did_you_mean(verb, VERBS)}; `llmbook --help` lists them")
+    if verb not in VERBS:
+        raise UserError(f"no such verb: {verb}{did_you_mean(verb, VERBS)}; `llmbook --help` lists them")
     module, name, trains = VERBS[verb]
-    stage, prog = getattr(importlib.import_module(module), name), f'llmbook {verb}'
-    if not trains:
-        [args] = read_args(rest, stage, prog=prog)
-        if current_rank() > 0: return # work for one process
-        result = stage(**args)
-        if verb == 'env':
-            import json
-            print(json.dumps(result, indent=1))
-        return
+    stage = getattr(importlib.import_module(module), name)
+    call = call_training if trains else call_alone
+    call(verb, stage, rest)
+
+
+def call_alone(
+    verb:str, # of the command
+    stage:Callable, # its function
+    argv:list[str], # flags
+):
+    "Call a stage that is work for one process."
+    from llmbook.core import current_rank
+    from llmbook.flags import read_args
+    [args] = read_args(argv, stage, prog=f'llmbook {verb}')
+    if current_rank() > 0: return
+    result = stage(**args)
+    if verb == 'env': print(json.dumps(result, indent=1))
+
+
+def call_training(
+    verb:str, # of the command
+    stage:Callable, # its function
+    argv:list[str], # flags of the stage and of the engine
+):
+    "Build the engine's options, say what is about to run, and call a stage that trains."
+    from llmbook.flags import read_args, read_flags
     from llmbook.scale.engine import engine_flags, engine_options
-    args, flags = read_args(rest, stage, engine_flags, prog=prog)
+    args, flags = read_args(argv, stage, engine_flags, prog=f'llmbook {verb}')
     engine = engine_options(args.get('optimizer', 'adamw'), **flags)
-    print_effective(verb, {n: f.default for fn in (stage, engine_flags) for n, f in read_flags(fn).items()} | args | flags)
+    known = {**read_flags(stage), **read_flags(engine_flags)}
+    defaults = {name: flag.default for name, flag in known.items()}
+    print_effective(verb, defaults | args | flags)
     stage(**args, engine=engine)
 
 
@@ -99,7 +122,8 @@ def print_effective(
     args:dict, # every flag with its value
 ):
     "Say what is about to run."
-    print(f"llmbook {verb}: " + ', '.join(f'{k} {v}' for k, v in args.items() if v is not None), flush=True)
+    given = [f'{name} {value}' for name, value in args.items() if value is not None]
+    print(f"llmbook {verb}: {', '.join(given)}", flush=True)
 
 
 if __name__ == '__main__': main()

@@ -24,7 +24,7 @@ def seed_of(
     "A seed of its own for every use, so that one more draw here changes nothing there."
     key = repr((int(seed), *map(str, names)))
     digest = hashlib.sha256(key.encode()).digest()
-    return int.from_bytes(digest[:8], 'big') >> 1
+    return int.from_bytes(digest[:8], 'big') >> 1 # one bit of 64 is for the sign
 
 def generator(
     seed:int, # the run's seed
@@ -35,54 +35,65 @@ def generator(
 
 # %% ../nbs/000_core.ipynb #c1d1b633
 class UserError(Exception):
-    "What the person at the keyboard can fix, in one line: the thing, its value, the fix. The command line exits with 2."
+    "A mistake that the user can fix, in one line: the thing, its value, the fix. Exit code 2."
 
 def did_you_mean(
     name:str, # what was typed
     names:typing.Iterable[str], # what there is
 )->str: # `", did you mean 'steps'?"`, or nothing where no name is near
     "The nearest known name, as the end of an error message."
-    close = difflib.get_close_matches(str(name), [str(n) for n in names], n=1, cutoff=0.6)
+    known = [str(n) for n in names]
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ''
 
-# %% ../nbs/000_core.ipynb #c0ffee02
+# %% ../nbs/000_core.ipynb #c0ffee04
 def current_rank()->int: # 0 where there is only one process
     "The number of this process among those that work together."
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 @contextmanager
 def rank_zero_first()->typing.Iterator[None]:
-    "Rank 0 goes through while the others wait; they follow, and find done what needs to be done once."
+    "Rank 0 goes first while the others wait; they follow, and find done what needs to be done once."
     together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     if together and current_rank() > 0: dist.barrier()
     yield
     if together and current_rank() == 0: dist.barrier()
 
-# %% ../nbs/000_core.ipynb #1f1c045b
+# %% ../nbs/000_core.ipynb #4d6321f0
 def _cpu_name()->str:
     "The name of this machine's processor, as a person knows it."
     import platform
     try: lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError: lines = []
-    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor()
+    except OSError: lines = [] # only Linux has this file
+    for line in lines:
+        if line.startswith('model name'): return line.split(':')[1].strip()
+    return platform.processor()
 
-def _git_commit()->str|None: # twelve digits; None where the library is not in a git repository
+def _git_commit()->str|None: # twelve digits; None if the library is not in a git repository
     "The commit of the code that is running."
     import subprocess
     from importlib.util import find_spec
     folder = Path(find_spec('llmbook').origin).parent
-    try: git = subprocess.run(['git', 'rev-parse', '--short=12', 'HEAD'], cwd=folder, capture_output=True, text=True)
+    command = ['git', 'rev-parse', '--short=12', 'HEAD']
+    try: git = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     except OSError: return None
     return git.stdout.strip() if git.returncode == 0 else None
 
-# %% ../nbs/000_core.ipynb #4d6321f0
+# %% ../nbs/000_core.ipynb #638c7221
 def environment()->dict: # versions, commit, device
     "Versions, commit and device: what every run keeps beside its numbers."
     import platform
     from importlib.metadata import distributions
-    names = {'llmbook', 'torch', 'numpy', 'tokenizers', 'safetensors', 'transformers', 'datasets', 'deepspeed'}
+    names = {'llmbook', 'torch', 'numpy', 'tokenizers', 'safetensors', 'transformers'}
+    names |= {'datasets', 'deepspeed'}
     versions = {d.name: d.version for d in distributions() if d.name in names}
-    return {'python': platform.python_version(), 'versions': dict(sorted(versions.items())), 'commit': _git_commit(),
-            'system': f'{platform.system()} {platform.machine()}', 'cores': os.cpu_count(), 'threads': torch.get_num_threads(),
-            'device': torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
+    return {
+        'python': platform.python_version(),
+        'versions': dict(sorted(versions.items())),
+        'commit': _git_commit(),
+        'system': f'{platform.system()} {platform.machine()}',
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'device': device,
+    }

@@ -1,7 +1,8 @@
-"Command lines that are read off functions: flags, types, ranges, defaults and help come from signatures and docments."
+"Command lines read off functions: flags, types, ranges, defaults and help come from signatures and docments."
 import argparse
 import inspect
 import math
+import re
 import tomllib
 import types
 import typing
@@ -18,7 +19,7 @@ _HIDDEN = {'engine', 'on_eval'} # parameters that are no flags; keyword-only one
 @dataclass(frozen=True, repr=False)
 class Range:
     "The numbers that a flag takes, for `Annotated[int, at_least(1)]`; NaN is in no range."
-    words:str # such as 'at least 1', which also completes '... is needed'
+    words:str # such as 'at least 1', which also completes 'must be ...'
     low:float=-math.inf # the smallest number
     high:float=math.inf # the largest number
     def __contains__(self, number): return self.low <= number <= self.high
@@ -40,8 +41,8 @@ def below(
     high:float, # left out itself; `math.inf` asks for a finite number
 )->Range: # less than `high`
     "Numbers below `high`: `Annotated[float, at_least(0), below(1)]`."
-    words = 'infinity' if high == math.inf else high
-    return Range(f'less than {words}', high=math.nextafter(high, -math.inf))
+    words = 'finite' if high == math.inf else f'less than {high}'
+    return Range(words, high=math.nextafter(high, -math.inf))
 
 def between(
     low:float, # the smallest number
@@ -68,7 +69,8 @@ def _read_hint(hint)->Flag:
         ranges = tuple(extra for extra in inner[1:] if isinstance(extra, Range))
         return flag._replace(ranges=flag.ranges + ranges)
     if origin in (types.UnionType, typing.Union):
-        return _read_hint(next(t for t in inner if t is not types.NoneType))
+        given = [kind for kind in inner if kind is not types.NoneType]
+        return _read_hint(given[0])
     if origin is list: return _read_hint(inner[0])._replace(many=True)
     if origin is typing.Literal: return Flag(str, choices=inner)
     return Flag(hint)
@@ -83,8 +85,16 @@ def read_flags(
     flags = {}
     for name, p in inspect.signature(fn).parameters.items():
         if name in _HIDDEN or p.kind is not p.POSITIONAL_OR_KEYWORD: continue
-        text = docs[name].docment or '' if name in docs else ''
-        flags[name] = _read_hint(hints.get(name, str))._replace(default=p.default, help=text.replace('\n', ' '))
+        docment = docs[name].docment if name in docs else None
+        text = (docment or '').replace('\n', ' ')
+        flag = _read_hint(hints.get(name, str))
+        flags[name] = flag._replace(default=p.default, help=text)
+    return flags
+
+def _flags_of(fns:typing.Iterable[typing.Callable])->dict[str, Flag]:
+    "The flags of several functions together."
+    flags = {}
+    for fn in fns: flags |= read_flags(fn)
     return flags
 
 def flag_name(
@@ -96,30 +106,39 @@ def flag_name(
 def _cast(value, kind:type):
     "Turn a value into its type. Raises one of Python's own errors where that is not possible."
     if isinstance(value, (list, dict)): raise ValueError
-    words = {'true': True, 'false': False, 'yes': True, 'no': False}
-    if kind is bool: return value if isinstance(value, bool) else words[value.lower()]
+    if kind is bool: return _cast_bool(value)
     if isinstance(value, bool): raise ValueError
     if kind is not int: return kind(value)
-    if isinstance(value, str) and value.lstrip('+-').isdecimal(): return int(value)
-    number = float(value)
+    digits = str(value).lstrip('+-')
+    if isinstance(value, str) and digits.isdecimal(): return int(value)
+    number = float(value) # such as 1e3
     if number != int(number): raise ValueError
     return int(number)
+
+def _cast_bool(value)->bool:
+    "A truth value from TOML, or a word for it."
+    if isinstance(value, bool): return value
+    words = {'true': True, 'yes': True, 'false': False, 'no': False}
+    return words[value.lower()]
 
 def _check_range(name:str, number, ranges:tuple, typed=None):
     "Raise `UserError` for a number outside the ranges of its flag."
     if number is None or all(number in r for r in ranges): return
     shown = number if typed is None else typed
-    raise UserError(f"{flag_name(name)} {shown}: {' and '.join(map(str, ranges))} is needed")
+    wanted = ' and '.join(map(str, ranges))
+    raise UserError(f"{flag_name(name)} {shown}: must be {wanted}")
 
 def _parse_value(name:str, value, flag:Flag):
-    "One typed value of a flag, in its type. Raises a `UserError` that names the flag, the value and what was expected."
+    "One typed value of a flag, in its type. Raises a `UserError` with the flag, the value and what was expected."
     words = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a text'}
+    typed = f'{flag_name(name)} {value}'
     try: parsed = _cast(value, flag.kind)
     except (ValueError, TypeError, KeyError, OverflowError, AttributeError):
-        raise UserError(f"{flag_name(name)} {value}: not {words.get(flag.kind, flag.kind.__name__)}") from None
+        expected = words.get(flag.kind, flag.kind.__name__)
+        raise UserError(f"{typed}: not {expected}") from None
     if flag.choices and parsed not in flag.choices:
         allowed = ', '.join(map(str, flag.choices))
-        raise UserError(f"{flag_name(name)} {value}: not one of {allowed}{did_you_mean(parsed, flag.choices)}")
+        raise UserError(f"{typed}: not one of {allowed}{did_you_mean(parsed, flag.choices)}")
     _check_range(name, parsed, flag.ranges, value)
     return parsed
 
@@ -127,7 +146,7 @@ def check_ranges(
     stage:typing.Callable, # whose signature holds the ranges
     args:dict, # its arguments by name, such as `locals()` in its first line
 ):
-    "Raise for a stage called from Python the `UserError` that its command line would raise for a number out of range."
+    "Refuse numbers out of range where a stage is called from Python, as its command line does."
     for name, flag in read_flags(stage).items():
         value = args.get(name)
         numbers = value if isinstance(value, list) else [value]
@@ -135,60 +154,80 @@ def check_ranges(
 
 class _Parser(argparse.ArgumentParser):
     "argparse whose complaints are `UserError`s of one line."
-    def error(self, message): raise UserError(f"{self.prog}: {message}")
+    def error(self, message): raise UserError(message)
 
 def _help_text(flag:Flag)->str:
-    "What `--help` says about a flag: meaning, ranges, default."
+    "What `--help` says about a flag: meaning, ranges, and the default if there is one."
     default = flag.default
-    if isinstance(default, list): default = ' '.join(map(str, default))
-    if default is inspect.Parameter.empty: note = 'required'
-    elif default in (None, ''): note = 'default: none'
-    else: note = f'default: {default}'
-    notes = '; '.join([*map(str, flag.ranges), note])
-    return f'{flag.help} ({notes})'.replace('%', '%%')
+    notes = [str(r) for r in flag.ranges]
+    if isinstance(default, (list, tuple)): default = ' '.join(map(str, default))
+    if isinstance(default, bool): default = 'yes' if default else 'no'
+    if default is inspect.Parameter.empty: notes.append('required')
+    elif default not in (None, ''): notes.append(f'default: {default}')
+    text = f"{flag.help} ({'; '.join(notes)})" if notes else flag.help
+    return text.replace('%', '%%')
+
+def _metavar(name:str, flag:Flag)->str:
+    "What stands for the value in `--help`: PATH, FOLDER and FILE if the docment speaks of one."
+    if flag.choices: return '|'.join(map(str, flag.choices))
+    if flag.kind is int: return 'N'
+    if flag.kind is float: return 'X'
+    words = re.findall('[a-z]+', flag.help.lower())
+    words = {word.removesuffix('s') for word in words}
+    if words & {'path', 'document'} or {'file', 'folder'} <= words: return 'PATH'
+    if 'folder' in words: return 'FOLDER'
+    return 'FILE' if 'file' in words else name.upper()
 
 def _build_parser(*fns:typing.Callable, prog:str)->_Parser:
     "A command line from signatures: flags, types, ranges, defaults and help all come from the functions."
     summary = (fns[0].__doc__ or '').split('\n')[0]
-    parser = _Parser(prog=prog, description=summary, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    flags = {name: flag for fn in fns for name, flag in read_flags(fn).items()}
-    for name, flag in flags.items():
+    settings = dict(allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser = _Parser(prog=prog, description=summary, **settings)
+    for name, flag in _flags_of(fns).items():
         options = {'dest': name, 'help': _help_text(flag)}
         if flag.kind is bool: options['action'] = argparse.BooleanOptionalAction
-        elif flag.choices: options['metavar'] = '|'.join(map(str, flag.choices))
-        else: options['metavar'] = {int: 'N', float: 'X'}.get(flag.kind, 'TEXT')
+        else: options['metavar'] = _metavar(name, flag)
         if flag.many: options['nargs'] = '+'
         parser.add_argument(flag_name(name), **options)
-    parser.add_argument('--config', help="a TOML file that gives any of these flags by name; what is typed wins (default: none)")
-    parser.add_argument('--debug', action='store_true', help="show the whole traceback of an error (default: False)")
+    config = "a TOML file with values for any of these flags; flags on the command line win"
+    debug = "show the full traceback of an error (default: no)"
+    parser.add_argument('--config', metavar='FILE', help=config)
+    parser.add_argument('--debug', action='store_true', help=debug)
     return parser
 
 def _read_config(path:Path|str, verb:str)->dict:
-    "Flags from a TOML file; its table `verb` overrides its top level. Raises `UserError` where it is missing or not TOML."
+    "Flags from a TOML file; its table `verb` overrides its top level. Raises `UserError` if it is missing or not TOML."
     try: table = tomllib.loads(Path(path).read_text(encoding='utf-8'))
-    except OSError as e: raise UserError(f"--config {path}: {(e.strerror or str(e)).lower()}") from None
+    except OSError as e:
+        problem = e.strerror or str(e)
+        raise UserError(f"--config {path}: {problem.lower()}") from None
     except ValueError as e: raise UserError(f"--config {path}: not TOML ({e})") from None
     values = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    if isinstance(table.get(verb), dict): values |= table[verb]
+    of_verb = table.get(verb)
+    if isinstance(of_verb, dict): values |= of_verb
     return {key.replace('-', '_'): value for key, value in values.items()}
 
 def _dashed(argument:str)->str:
     "`--max-rows=a_b` for `--max_rows=a_b`; everything else stays."
+    if not argument.startswith('--'): return argument
     name, equals, value = argument.partition('=')
-    return flag_name(name[2:]) + equals + value if name.startswith('--') else argument
+    return flag_name(name[2:]) + equals + value
 
 def _parse_argv(argv:list[str], fns:tuple, prog:str)->dict:
     "What was typed, by flag. Raises `UserError` with the nearest name for a typo."
-    typed, rest = _build_parser(*fns, prog=prog).parse_known_args([_dashed(a) for a in argv])
+    parser = _build_parser(*fns, prog=prog)
+    typed, rest = parser.parse_known_args([_dashed(argument) for argument in argv])
     if rest:
-        known = [flag_name(name) for fn in fns for name in read_flags(fn)] + ['--config', '--debug']
-        raise UserError(f"{prog}: unknown argument {rest[0]}{did_you_mean(rest[0].split('=')[0], known)}")
+        known = [flag_name(name) for name in (*_flags_of(fns), 'config', 'debug')]
+        nearest = did_you_mean(rest[0].split('=')[0], known)
+        raise UserError(f"unknown argument {rest[0]}{nearest}")
     return vars(typed)
 
 def _parse_values(name:str, value, flag:Flag):
     "The value of a flag, or its list of values."
     if not flag.many: return _parse_value(name, value, flag)
-    return [_parse_value(name, v, flag) for v in (value if isinstance(value, list) else [value])]
+    values = value if isinstance(value, list) else [value]
+    return [_parse_value(name, v, flag) for v in values]
 
 def read_args(
     argv:list[str], # what was typed after the verb
@@ -196,14 +235,20 @@ def read_args(
     prog:str='llmbook', # how the command is called
 )->list[dict]: # the keyword arguments of each function
     "Arguments from defaults, then `--config`, then the command line. Raises `UserError` for whatever does not fit."
-    flags = {name: flag for fn in fns for name, flag in read_flags(fn).items()}
+    flags = _flags_of(fns)
     typed = _parse_argv(argv, fns, prog)
-    given = _read_config(typed['config'], prog.split()[-1]) if 'config' in typed else {}
+    path = typed.pop('config', None)
+    typed.pop('debug', None)
+    verb = prog.split()[-1]
+    given = {} if path is None else _read_config(path, verb)
     for key in given:
-        if key not in flags: raise UserError(f"--config {typed['config']}: unknown key {key!r}{did_you_mean(key, flags)}")
-    given |= {name: value for name, value in typed.items() if name in flags}
-    values = {name: _parse_values(name, value, flags[name]) for name, value in given.items()}
+        if key in flags: continue
+        raise UserError(f"--config {path}: unknown key {key!r}{did_you_mean(key, flags)}")
+    values = {}
+    for name, value in (given | typed).items(): values[name] = _parse_values(name, value, flags[name])
     for name, flag in flags.items():
         if flag.default is inspect.Parameter.empty and name not in values:
-            raise UserError(f"{prog}: {flag_name(name)} is missing")
-    return [{name: values[name] for name in read_flags(fn) if name in values} for fn in fns]
+            raise UserError(f"{flag_name(name)} is missing; `{prog} --help` lists the flags")
+    arguments = []
+    for fn in fns: arguments.append({name: values[name] for name in read_flags(fn) if name in values})
+    return arguments

@@ -1,4 +1,4 @@
-"The types at which the parts of the book meet: batches, what is learned from them, and where the numbers are."
+"The types that chapters share: batches, what is learned from them, and where the numbers are."
 # B rows, T tokens in a row. Objectives are in `train` and `align`, engines in `train.step` and `scale.engine`.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-Batch = dict[str, Tensor]  # every tensor has the rows first; `rows` (B,) says which ones they are
+Batch = dict[str, Tensor]  # every tensor has the rows first; `rows` (B,) holds their numbers in the data
 
 
 class Objective(Protocol):
@@ -20,14 +20,14 @@ class Objective(Protocol):
         "The denominators of the loss, known before any forward pass."
 
     def loss(self, outputs:Any, batch:Batch, counts:dict[str, int])->tuple[Tensor, dict]:
-        "This micro-batch's share of the global loss, and more shares to log. `counts` are those of the global batch."
+        "This micro-batch's share of the global loss, and of metrics to log. `counts` are of the global batch."
 
     def scores(self, outputs:Any, batch:Batch)->Batch:
         "Row-wise results of the same call: log-probabilities, values, rewards."
 
 
 class Scorer(Protocol):
-    "A model that is asked and not trained: a reference or a reward model."
+    "A model that runs and is not trained, such as a reference or a reward model."
 
     def score(self, batch:Batch, objective:Objective)->Batch:
         "Row-wise results for this data rank's rows, without gradients."
@@ -37,7 +37,7 @@ class Engine(Scorer, Protocol):
     "Where the numbers are: one process, or many that act as one."
     rank:int        # of this process
     world:int       # processes in all
-    data_rank:int   # which slice of a global batch is ours; ranks of one tensor- or pipeline-parallel group share it
+    data_rank:int   # this process's slice of a global batch; a tensor- or pipeline-parallel group shares one
     data_world:int  # slices of a global batch
     steps:int       # optimiser steps taken
     layout:dict     # how the numbers are spread, for the run's config
@@ -47,13 +47,13 @@ class Engine(Scorer, Protocol):
         "One optimiser step on this data rank's rows: split, count, forward, backward, reduce, clip, update."
 
     def evaluate(self, batches:Iterable[Batch], objective:Objective)->dict:
-        "The objective over all batches together, the same list on every rank, without learning."
+        "Measure the objective over all batches together, the same list on every rank, without learning."
 
     def sum(self, values:dict)->dict:
         "Add numbers or tensors up over the data ranks, name by name."
 
     def weights(self)->Iterator[tuple[str, Tensor]]:
-        "The complete weights by name, one at a time. All ranks must ask."
+        "The complete weights by name, one at a time. All ranks must call it."
 
     def full_weights(self)->AbstractContextManager:
         "The context in which every rank holds complete weights."
@@ -78,7 +78,7 @@ class Engine(Scorer, Protocol):
 
 
 class EngineOptions(Protocol):
-    "What the command line says about the engine: it builds the engine of a stage, and hosts the models that stay as they are."
+    "What the command line says about the engine: builds the engine of a stage, and hosts frozen models."
     zero:int|None # ZeRO stage; None is one process without DeepSpeed
     speed:Any     # 'exact', 'auto' (measure once what pays), or a choice made before
 
@@ -86,4 +86,4 @@ class EngineOptions(Protocol):
         "An engine that trains `model`; the settings are the optimiser's."
 
     def freeze(self, model:nn.Module)->Scorer:
-        "Host a model that is asked and never trained."
+        "Host a model that runs and is never trained."

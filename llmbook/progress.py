@@ -8,15 +8,16 @@ from tqdm import tqdm
 
 def _in_notebook()->bool: # False on a terminal, and in a test
     "Can the outputs of this process be drawn again, as a notebook's can?"
-    shell = 'IPython' in sys.modules and sys.modules['IPython'].get_ipython()
+    if 'IPython' not in sys.modules: return False
+    shell = sys.modules['IPython'].get_ipython()
     return hasattr(shell, 'kernel')
 
 
 class Progress(tqdm):
     "A bar on a terminal and in a notebook; elsewhere a plain line now and then."
-    monitor_interval = 0      # no thread beside the training
+    monitor_interval = 0 # no thread beside the training
     _lock = threading.RLock() # tqdm's own takes a semaphore from the system
-    view = None               # the output of a notebook that shows the bar
+    view = None # the output of a notebook that shows the bar
 
     def __init__(self,
         total:int, # steps in all
@@ -27,9 +28,20 @@ class Progress(tqdm):
     ):
         self.on_terminal = sys.stderr.isatty()
         on_page = not self.on_terminal and _in_notebook()
-        seconds = 0.1 if self.on_terminal else 0.2 if on_page else every
-        super().__init__(total=total, initial=start, desc=desc, disable=hidden, mininterval=seconds, miniters=1,
-                         leave=False, dynamic_ncols=True, gui=not self.on_terminal) # gui: tqdm draws nothing itself
+        seconds = every
+        if on_page: seconds = 0.2
+        if self.on_terminal: seconds = 0.1
+        super().__init__(
+            total=total,
+            initial=start,
+            desc=desc,
+            disable=hidden,
+            mininterval=seconds,
+            miniters=1,
+            leave=False,
+            dynamic_ncols=True,
+            gui=not self.on_terminal, # then tqdm draws nothing itself
+        )
         if on_page and not hidden:
             from IPython.display import display
             self.view = display(self._page(), raw=True, display_id=True)
@@ -37,16 +49,20 @@ class Progress(tqdm):
     def _page(self)->dict: # MIME type -> text
         "What a notebook shows: HTML without JavaScript."
         text = f"{self.desc} {self.n}/{self.total}  {self.postfix or ''}".strip()
-        bar = f'<progress max="{self.total}" value="{self.n}" style="width: 40%; vertical-align: middle"></progress>'
-        return {'text/plain': text, 'text/html': f'<div style="margin: 0 8px">{bar} {escape(text)}</div>'}
+        style = 'width: 40%; vertical-align: middle'
+        bar = f'<progress max="{self.total}" value="{self.n}" style="{style}"></progress>'
+        page = f'<div style="margin: 0 8px">{bar} {escape(text)}</div>'
+        return {'text/plain': text, 'text/html': page}
 
     def display(self, msg:str|None=None, pos:int|None=None):
         "Draw the bar, or print the line; tqdm calls this when it is time."
         if self.on_terminal: return super().display(msg, pos)
         if self.view is not None: return self.view.update(self._page(), raw=True)
-        seconds_per_step = (self._time() - self.start_t) / max(1, self.n - self.initial)
+        done = max(1, self.n - self.initial)
+        seconds_per_step = (self._time() - self.start_t) / done
         seconds_left = seconds_per_step * (self.total - self.n)
-        print(f"{self.desc} {self.n}/{self.total}  {self.postfix or ''}  {seconds_left:.0f} s left", flush=True)
+        note = self.postfix or ''
+        print(f"{self.desc} {self.n}/{self.total}  {note}  {seconds_left:.0f} s left", flush=True)
 
     def update(self, n:int=1, note:str=''):
         "Advance by `n` steps and show `note`, such as 'loss 1.23, 15k tokens/s'."
@@ -59,7 +75,7 @@ class Progress(tqdm):
         else: print(line, flush=True)
 
     def close(self):
-        "Take the bar away; in a notebook the count stays, without the speed, which differs from run to run."
+        "Remove the bar; in a notebook the count stays, without the speed, which differs from run to run."
         if self.view is not None:
             self.postfix = ''
             self.view.update(self._page(), raw=True)

@@ -164,6 +164,7 @@ def test_one_line_for_a_mistake(name, small, faulty):
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and 'Traceback' not in done.stderr, done.stderr
     assert all(w in lines[0] for w in words), lines[0]
+    assert lines[0].startswith('llmbook: ') and not lines[0].startswith('llmbook: llmbook'), lines[0]
 
 
 def test_a_mistake_in_a_process_of_its_own(tmp_path):

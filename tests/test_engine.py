@@ -102,7 +102,7 @@ def test_edges(found, zero):
     (dict(zero=4), '--zero 4: the stages are'), (dict(zero=-1), '--zero -1'), (dict(offload=True), '--offload: needs --zero 1'),
     (dict(zero=0, offload=True), '--offload: needs'), (dict(precision='fp64'), '--precision fp64: give fp32'),
     (dict(precision='fp16'), '--precision fp16: needs --zero 1'), (dict(zero=0, precision='fp16'), 'needs --zero 1'),
-    (dict(micro=0), '--micro 0: at least 1'), (dict(accum=-3), '--accum -3: at least 1'),
+    (dict(micro=0), '--micro 0: must be at least 1'), (dict(accum=-3), '--accum -3: must be at least 1'),
     (dict(hang_timeout=0), '--hang-timeout 0'),
     (dict(hang_timeout=math.nan), '--hang-timeout nan'), (dict(speed='auto', zero=0), '--speed auto: .* leave out --precision'),
     (dict(speed='auto', precision='bf16'), '--speed auto')])

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Optional
 import pytest
 
 from llmbook.core import UserError
-from llmbook.flags import Flag, _build_parser, _parse_value, above, at_least, below, between, check_ranges, read_args, read_flags
+from llmbook.flags import (Flag, _build_parser, _help_text, _metavar, _parse_value, above, at_least, below, between,
+                           check_ranges, read_args, read_flags)
 
 
 PROMPTS = ['a', 'b']
@@ -30,8 +31,10 @@ def flags(threads:int=0): # of the CPU
     "Flags of an engine."
 
 
-def args(line, *fns): return read_args(line.split() if isinstance(line, str) else line, *(fns or (stage,)),
-        prog='llmbook stage')[0]
+def args(line, *fns):
+    "What the first function is given, for a line or its words."
+    words = line.split() if isinstance(line, str) else line
+    return read_args(words, *(fns or (stage,)), prog='llmbook stage')[0]
 
 
 @pytest.mark.parametrize('value, kind, want', [
@@ -62,11 +65,26 @@ def test_what_a_signature_says():
 
 def test_help_shows_meaning_and_default():
     text = ' '.join(_build_parser(stage, flags, prog='llmbook stage').format_help().split())
-    for words in ('folder of tokens (required)', 'optimiser steps (default: 10)', '100% is 1 (default: none)',
-            'llama|gpt2',
-                  'to complete (default: a b)', '--max-rows N', '--bias, --no-bias', 'use biases (default: False)',
-                  'kept with the run (default: none)', '--threads N', '--config', '--debug'): assert words in text
-    assert text.count('(default: False)') == 2 and '--engine' not in text and 'More about' not in text
+    for words in ('--tokens FOLDER folder of tokens (required)', 'optimiser steps (default: 10)',
+                  '--lr X learning rate, 100% is 1 --shape llama|gpt2', 'to complete (default: a b)', '--max-rows N',
+                  '--bias, --no-bias', 'use biases (default: no)', '--note NOTE kept with the run --threads N',
+                  '--config FILE', '--debug'): assert words in text
+    assert text.count('(default: no)') == 2 and '--engine' not in text and 'More about' not in text
+
+
+@pytest.mark.parametrize('default, note', [
+    (None, ''), ('', ''), (0, ' (default: 0)'), (('world', 'pydoc'), ' (default: world pydoc)'), (True, ' (default: yes)'),
+    ([], '')])
+def test_help_shows_a_default_as_it_is_typed(default, note):
+    assert _help_text(Flag(str, default, 'a thing')) == f'a thing{note}'
+
+
+@pytest.mark.parametrize('docment, shown', [
+    ('folder to write', 'FOLDER'), ('run folders, or folders of runs', 'FOLDER'), ('a file or a folder', 'PATH'),
+    ('world, or a path (txt, a folder)', 'PATH'), ('documents to measure on', 'PATH'), ('HTML file to write', 'FILE'),
+    ('text to continue', 'SOME_FLAG')])
+def test_help_says_what_kind_of_path(docment, shown):
+    assert _metavar('some_flag', Flag(str, help=docment)) == shown
 
 
 def test_arguments():
@@ -74,8 +92,8 @@ def test_arguments():
     assert args('--tokens=t --max-rows 3 --bias --prompts x y z --lr 1e-3') == \
         {'tokens': 't', 'max_rows': 3, 'bias': True, 'prompts': ['x', 'y', 'z'], 'lr': 1e-3}
     assert args('--tokens t --max_rows=3') == args('--tokens t --max-rows 3') and args('--tokens t --no_bias')['bias'] is False
-    assert args(['--tokens', 'a_b=c', '--note', 'x_y']) == {'tokens': 'a_b=c',
-            'note': 'x_y'} and args('--tokens t --steps -3')['steps'] == -3
+    assert args(['--tokens', 'a_b=c', '--note', 'x_y']) == {'tokens': 'a_b=c', 'note': 'x_y'}
+    assert args('--tokens t --steps -3')['steps'] == -3
     assert read_args('--tokens t --threads 2'.split(), stage, flags) == [{'tokens': 't'}, {'threads': 2}]
 
 
@@ -120,7 +138,7 @@ def ranged(
     batch_size:Annotated[int, at_least(1)]|None=None, # rows in a batch
     block_size:Annotated[int|None, at_least(2)]=None, # tokens in a row
     lr:Annotated[Optional[float], above(0), below(math.inf)]=None, # learning rate
-    warmup:Annotated[float, between(0, 1)]=0.02, # share of the steps
+    warmup:Annotated[float, between(0, 1)]=0.02, # fraction of the steps
     beta2:Annotated[float, at_least(0), below(1)]=0.95, # memory of squares
     widths:Annotated[list[int], at_least(1)]=PROMPTS, # of the layers
     depths:list[Annotated[int, between(1, 3)]]|None=None, # of the trees
@@ -158,12 +176,12 @@ def test_the_ends_of_a_range(numbers, inside, outside):
 
 
 OUTSIDE = [
-    ('--steps 0', '--steps 0: at least 1 is needed'), ('--steps=-3', '--steps -3: at least 1 is needed'),
-    ('--batch-size 0', '--batch-size 0: at least 1 is needed'), ('--block-size 1', '--block-size 1: at least 2 is needed'),
-    ('--lr 0', '--lr 0: more than 0 and less than infinity is needed'), ('--lr inf', '--lr inf: more than 0'),
-    ('--lr nan', '--lr nan: more than 0'), ('--warmup 1.5', '--warmup 1.5: between 0 and 1 is needed'),
-    ('--warmup nan', '--warmup nan: between'), ('--beta2 1', '--beta2 1: at least 0 and less than 1 is needed'),
-    ('--widths 4 0 4', '--widths 0: at least 1 is needed'), ('--depths 1 4', '--depths 4: between 1 and 3 is needed')]
+    ('--steps 0', '--steps 0: must be at least 1'), ('--steps=-3', '--steps -3: must be at least 1'),
+    ('--batch-size 0', '--batch-size 0: must be at least 1'), ('--block-size 1', '--block-size 1: must be at least 2'),
+    ('--lr 0', '--lr 0: must be more than 0 and finite'), ('--lr inf', '--lr inf: must be more than 0'),
+    ('--lr nan', '--lr nan: must be more than 0'), ('--warmup 1.5', '--warmup 1.5: must be between 0 and 1'),
+    ('--warmup nan', '--warmup nan: must be between'), ('--beta2 1', '--beta2 1: must be at least 0 and less than 1'),
+    ('--widths 4 0 4', '--widths 0: must be at least 1'), ('--depths 1 4', '--depths 4: must be between 1 and 3')]
 
 
 @pytest.mark.parametrize('line, words', OUTSIDE)
@@ -178,10 +196,10 @@ def test_numbers_out_of_range(line, words, tmp_path):
 
 
 @pytest.mark.parametrize('given, words', [
-    (dict(steps=0), '--steps 0: at least 1 is needed'), (dict(batch_size=-1), '--batch-size -1: at least 1'),
-    (dict(block_size=1), '--block-size 1: at least 2'), (dict(lr=math.nan), '--lr nan: more than 0'),
-    (dict(lr=math.inf), 'less than infinity is needed'), (dict(beta2=1.0), '--beta2 1.0: at least 0 and less than 1'),
-    (dict(widths=[3, 0]), '--widths 0: at least 1'), (dict(depths=[4]), '--depths 4: between 1 and 3 is needed')])
+    (dict(steps=0), '--steps 0: must be at least 1'), (dict(batch_size=-1), '--batch-size -1: must be at least 1'),
+    (dict(block_size=1), '--block-size 1: must be at least 2'), (dict(lr=math.nan), '--lr nan: must be more than 0'),
+    (dict(lr=math.inf), 'more than 0 and finite'), (dict(beta2=1.0), '--beta2 1.0: must be at least 0 and less than 1'),
+    (dict(widths=[3, 0]), '--widths 0: must be at least 1'), (dict(depths=[4]), '--depths 4: must be between 1 and 3')])
 def test_a_stage_called_from_python_refuses_the_same(given, words):
     with pytest.raises(UserError) as e: ranged(**{'widths': [1]} | given)
     assert words in str(e.value) and '\n' not in str(e.value)
@@ -197,9 +215,9 @@ def test_numbers_in_range():
 
 def test_help_shows_ranges():
     text = ' '.join(_build_parser(ranged, prog='llmbook stage').format_help().split())
-    for words in ('optimiser steps (at least 1; default: 10)', 'rows in a batch (at least 1; default: none)',
-                  'learning rate (more than 0; less than infinity; default: none)',
-                  'share of the steps (between 0 and 1; default: 0.02)', '--bias, --no-bias'): assert words in text
+    for words in ('optimiser steps (at least 1; default: 10)', 'rows in a batch (at least 1) --block-size',
+                  'learning rate (more than 0; finite) --warmup',
+                  'fraction of the steps (between 0 and 1; default: 0.02)', '--bias, --no-bias'): assert words in text
     assert '--adapt' not in text and '--engine' not in text
 
 
@@ -211,4 +229,4 @@ def test_a_function_without_source_has_flags_without_help():
     names = {}
     exec('from llmbook.flags import at_least\nfrom typing import Annotated\ndef f(n:Annotated[int, at_least(1)]=0): ...', names)
     assert read_flags(names['f']) == {'n': Flag(int, 0, ranges=(at_least(1),))}
-    with pytest.raises(UserError, match='--n 0: at least 1'): check_ranges(names['f'], {'n': 0})
+    with pytest.raises(UserError, match='--n 0: must be at least 1'): check_ranges(names['f'], {'n': 0})
