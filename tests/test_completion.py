@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import llmbook
 from llmbook.core import UserError
 from llmbook.files import read_json, write_json
-from llmbook.model.completion import continue_text, generate_text, prompts_from
+from llmbook.model.completion import _first_words, continue_text, generate_text, prompts_from
 from llmbook.model.generate import generate
 from llmbook.model.hf_format import save_model
 from llmbook.model.transformer import Config, Transformer
@@ -77,3 +77,11 @@ def test_prompts_and_what_follows_are_the_text():
         assert len(pairs) == 2 and all(len(start) <= 12 for start, _ in pairs)
         assert all(any(start + rest in d['text'] for d in documents) for start, rest in pairs)
     assert pairs == [('Odo  slept', ' .'), ('in the', ' mill')]
+
+
+def test_a_word_that_fits_exactly_is_kept():
+    text = 'Odo slept in the mill.'
+    for most, start in ((8, 'Odo'), (9, 'Odo slept'), (10, 'Odo slept'), (11, 'Odo slept'), (12, 'Odo slept in')):
+        assert _first_words(text, 3, most) == start
+    assert _first_words('Odo  slept', 2, 4) == 'Odo' and _first_words('harbour', 2, 4) == 'harb'
+    assert _first_words('a b c d', 4, 3) == 'a b'

@@ -192,12 +192,19 @@ def test_positions_may_be_given_per_row():
         assert (model(ids) - model(ids, torch.arange(6) * 2)).abs().max() > 1e-3
 
 
-WRONG = [(dict(n_embd=33), '33'), (dict(n_kv_head=3), '3 key/value'), (dict(arch='lama'), 'lama')]
+WRONG = [
+    (dict(n_embd=33), '33'), (dict(n_kv_head=3), '3 key/value'), (dict(arch='lama'), 'lama'),
+    (dict(n_embd=12), 'heads of size 3')]
 
 
 @pytest.mark.parametrize('wrong,says', WRONG)
 def test_shapes_that_cannot_be_built(wrong, says):
     with pytest.raises(UserError, match=says): Config(**BASE | wrong)
+
+
+def test_gpt2_may_have_heads_of_odd_size():
+    model = Transformer(Config(**BASE | dict(arch='gpt2', n_embd=12)))
+    assert model(torch.zeros(1, 4, dtype=torch.long)).shape == (1, 4, 97)
 
 
 def test_an_unknown_size_names_the_nearest():
@@ -270,11 +277,33 @@ def test_flops_are_six_per_weight_that_multiplies_and_twelve_per_layer_width_and
 
 
 def test_the_exercise_on_norms_takes_any_small_epsilon_and_no_other_norm():
-    for right in (RMSNorm(8), lambda x: RMSNorm(x.size(-1))(x), lambda x: F.rms_norm(x, (8,), eps=1e-8)):
+    def so_far(eps):
+        def norm(x):
+            tokens = torch.arange(1, x.size(1) + 1)
+            squares = x.square().sum(-1).cumsum(1) / (tokens * x.size(-1))
+            return x / (squares + eps).sqrt()[..., None]
+        return norm
+
+    def by_loop(x):
+        sizes = [x[:, :t + 1].square().mean((1, 2)).sqrt() for t in range(x.size(1))]
+        return x / torch.stack(sizes, 1).unsqueeze(-1)
+
+    for right in (so_far(0), so_far(1e-5), by_loop):
         assert grade('transformer.3', right)
     wrong = {
-        'earlier ones feel it': lambda x: x / x.square().mean((1, 2), keepdim=True).sqrt(),
-        'not of size 1': lambda x: F.normalize(x, dim=-1),
-        'another direction': lambda x: F.layer_norm(x, (8,))}
+        'that it must not': lambda x: x / x.square().mean((1, 2), keepdim=True).sqrt(),
+        'another row': lambda x: x / x.square().mean((0, 2), keepdim=True).sqrt(),
+        'Token 0': lambda x: F.normalize(x, dim=-1),
+        'Token 1': RMSNorm(8),
+        'must not be changed': lambda x: x.div_(by_loop(x))}
     for words, answer in wrong.items():
         assert words in repr(grade('transformer.3', answer))
+
+
+def test_the_exercise_on_bits_takes_any_tokenizer():
+    assert grade('transformer.4', lambda encode, V, text: math.log(V) * len(encode(text)) / math.log(2) / len(text.encode()))
+    for wrong in (
+        lambda encode, V, text: len(encode(text)) * math.log2(V) / len(text),
+        lambda encode, V, text: len(encode(text)) * math.log(V) / len(text.encode()),
+        lambda encode, V, text: math.log2(V)):
+        assert not grade('transformer.4', wrong)

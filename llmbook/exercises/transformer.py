@@ -23,47 +23,61 @@ def check_1(answer):
     assert answer == n, f"{hint}; {answer} is not their sum."
 
 
+# width, hidden, heads, key/value heads, multiple
+_SHAPES = (
+    (768, 2048, 12, 4, 64), (64, 172, 4, 1, 4), (4096, 11008, 32, 8, 256),
+    (128, 344, 4, 4, 8), (128, 340, 4, 4, 8), (96, 100, 6, 2, 1))
+
+
 def check_2(answer):
     "A feed-forward part that makes up for fewer key/value heads."
-    shapes = (
-        (768, 2048, 12, 4, 64), (64, 172, 4, 1, 4), (4096, 11008, 32, 8, 256),
-        (128, 344, 4, 4, 8), (128, 340, 4, 4, 8), (96, 100, 6, 2, 1))
-    for C, hidden, heads, kv_heads, multiple in shapes:
+    for C, hidden, heads, kv_heads, multiple in _SHAPES:
         found = answer(C, hidden, heads, kv_heads, multiple)
         case = f"Width {C}, {hidden} inside, {kv_heads} of {heads} heads, multiples of {multiple}"
         assert isinstance(found, int), "Return a whole number."
-        assert found > 0 and found % multiple == 0, f"{case}: {found} is not a multiple."
+        assert found > 0, f"{case}: {found} is no width."
+        assert found % multiple == 0, f"{case}: {found} is not a multiple."
         wanted = _block_size(C, hidden, heads, heads)
-        here = _block_size(C, found, heads, kv_heads)
-        assert here >= wanted, f"{case}: with {found} the block has {here:,} weights, fewer than {wanted:,}."
-        smaller = _block_size(C, found - multiple, heads, kv_heads) if found > multiple else 0
+        own = _block_size(C, found, heads, kv_heads)
+        assert own >= wanted, f"{case}: with {found} the block has {own:,} weights, fewer than {wanted:,}."
+        if found == multiple: continue
+        smaller = _block_size(C, found - multiple, heads, kv_heads)
         assert smaller < wanted, f"{case}: {found} is more than is needed."
 
 
 def check_3(answer):
-    "A norm that looks at one token."
+    "A norm over the row so far."
     x = torch.randn(2, 5, 8, generator=generator(0, 'transformer.3'))
-    changed = x.clone()
-    changed[:, -1] *= 10
+    x[:, 2] *= 3
+    given = x.clone()
     normed = answer(x)
-    moved = (answer(changed) - normed).abs().amax((0, 2))
-    assert moved[:-1].max() == 0, "The last token is ten times as long, and the earlier ones feel it."
-    size = normed.square().mean(-1).sqrt()
-    assert torch.allclose(size, torch.ones(2, 5), atol=1e-3), \
-        "No token sees a later one, but a token's entries are not of size 1."
-    direction = (normed * x).sum(-1) / (normed.norm(dim=-1) * x.norm(dim=-1))
-    assert torch.allclose(direction, torch.ones(2, 5), atol=1e-4), \
-        "The size is right, but a token points in another direction than before."
+    assert torch.equal(x, given), "The stream that was given must not be changed."
+    assert isinstance(normed, torch.Tensor) and normed.shape == x.shape, "Return a tensor of the shape of `x`."
+    other_row = x.clone()
+    other_row[1] *= 10
+    moved = (answer(other_row) - normed).abs()
+    assert moved[0].max() < 1e-6, "A row's result depends on another row."
+    last_changed = x.clone()
+    last_changed[:, -1] *= 10
+    moved = (answer(last_changed) - normed).abs()
+    assert moved[:, :-1].max() < 1e-6, "A token's result depends on something that it must not depend on."
+    for t in range(5):
+        so_far = x[:, :t + 1].flatten(1)
+        size = so_far.square().mean(1, keepdim=True).sqrt()
+        hint = f"Token {t} (counted from 0) is not divided by the root mean square of the {t + 1} so far."
+        assert torch.allclose(normed[:, t], x[:, t] / size, atol=1e-3), hint
 
 
 def check_4(answer):
-    "Nats per token as bits per byte."
-    log2 = math.log(2)
+    "What an untrained model pays per byte."
     cases = (
-        (log2, 8, 'eight by', 1.0), (math.log(256), 3, 'the old mill', 2.0),
-        (log2, 12, 'émigré', 1.5), (2.0, 2, '日本', 2 / 3 / log2))
-    for nats, n_tokens, text, right in cases:
-        found = answer(nats, n_tokens, text)
+        (lambda text: list(text.encode()), 256, 'the old mill', 8.0),
+        (str.split, 2**15, 'the old mill', 3.75),
+        (list, 1024, 'émigré', 7.5),
+        (lambda text: [3, 1], 8, '日本', 1.0))
+    for encode, vocab_size, text, right in cases:
+        found = answer(encode, vocab_size, text)
         assert found is not None, "Return a number."
-        hint = f"{text!r}, {n_tokens} tokens at {nats:.2f} nats"
-        assert math.isclose(found, right, rel_tol=1e-6), f"{hint}: {right:.2f} bits per byte, not {found:.2f}."
+        tokens = len(encode(text))
+        hint = f"{text!r} as {tokens} tokens of {vocab_size:,}"
+        assert math.isclose(found, right, rel_tol=1e-6), f"{hint}: {found:.2f} bits per byte is not what it pays."

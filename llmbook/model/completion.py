@@ -88,7 +88,7 @@ def _first_words(
     found = re.match(rf'\s*(?:\S+\s+){{0,{words - 1}}}\S+', text)
     start = found[0] if found else ''
     if len(start) <= most: return start
-    return re.sub(r'(?<=\S)\s+\S*$', '', start[:most])
+    return re.sub(r'(?<=\S)\s+\S*$', '', start[:most + 1])[:most]
 
 # %% ../../nbs/175_completion.ipynb #ac89a298
 def prompts_from(

@@ -24,8 +24,7 @@ class _RMSNormFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gain, eps):
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (B,T,1)
-        mean_square = length.square_() / x.size(-1)
-        size = mean_square.add_(eps).sqrt_()
+        size = (length.square() / x.size(-1) + eps).sqrt()
         n = x / size
         ctx.save_for_backward(n, size, gain)
         return n * gain
@@ -111,6 +110,7 @@ class Config:
         if H % G: raise UserError(f"{H} heads cannot share {G} key/value heads; choose a divisor")
         if self.arch not in ('llama', 'gpt2'):
             raise UserError(f"no such arch: {self.arch}; there are llama and gpt2")
+        if self.arch == 'llama' and C // H % 2: raise UserError(f"heads of size {C // H}: rotary needs an even size")
 
 # %% ../../nbs/140_transformer.ipynb #1c76faee
 def _make_norm(config:Config)->nn.Module:
