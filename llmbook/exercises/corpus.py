@@ -18,21 +18,23 @@ def _jsonl_row(text:str)->str:
 
 def check_1(answer):
     "The held-out part of five documents."
-    texts = {'a': 'x' * 40, 'b': 'x' * 30, 'c': 'x' * 20, 'd': 'x' * 6, 'e': 'x' * 4}
+    lengths = {'a': 40, 'b': 30, 'c': 20, 'd': 6, 'e': 4}
+    texts = {name: 'x' * n for name, n in lengths.items()}
     _, val = hold_out(_documents(texts), 0.25)
     names, sizes = zip(*answer)
     total = sum(sizes)
-    assert total == 25, f"A quarter of 100 characters is held out; these lengths add up to {total}."
-    expected = tuple(len(d['text']) for d in val)
-    assert sizes == expected, "Where among the 100 characters is the border?"
-    expected = tuple(d['id'] for d in val)
-    assert names == expected, "Look again at the id of the second half of a cut document."
+    assert total == 25, f"A quarter of 100 characters is held out; yours add up to {total}."
+    right_sizes = tuple(len(d['text']) for d in val)
+    right_names = tuple(d['id'] for d in val)
+    assert sizes == right_sizes, "Where among the 100 characters is the border?"
+    assert names == right_names, "Look again at the id of the second half of a cut document."
 
 
 def check_2(answer):
     "Groups of ids whose texts are equal up to case and white space."
     texts = ['The lamp.', 'a mill', ' the\n lamp. ', 'The  Lamp.', 'amill', 'A MILL', 'barn']
-    documents = _documents({str(i): text for i, text in enumerate(texts)})
+    numbered = {str(i): text for i, text in enumerate(texts)}
+    documents = _documents(numbered)
     found = answer(documents) or []
     groups = sorted(map(list, found))
     assert all(len(group) > 1 for group in groups), "A document without a copy is not a group."
@@ -40,7 +42,8 @@ def check_2(answer):
     shown = ', '.join(repr(texts[int(i)]) for i in lamps)
     assert lamps in groups, f"{shown} belong together, in this order."
     assert ['1', '4', '5'] not in groups, "'a mill' and 'amill' are different texts."
-    assert groups == [lamps, ['1', '5']], f"There should be two groups, of 3 and 2; here are {groups}."
+    right = [lamps, ['1', '5']]
+    assert groups == right, f"There should be two groups, of 3 and 2; here are {groups}."
 
 
 def _rows_by_splitlines(packed):
@@ -65,15 +68,17 @@ def check_3(answer):
     texts = ['one', 'two\u2028lines', 'a\x85b', 'four\\lines', 'five\nlines', '']
     rows = [_jsonl_row(text) for text in texts]
     for end in ('\n', '\r\n'):
-        found = _texts_of(read, end.join(rows) + end + end)
-        assert found is not None, f"A row was cut, or an empty line parsed; rows ended with {end!r}."
-        assert found == texts, f"Of {len(texts)} rows ended with {end!r} not all came back as they were."
+        packed = end.join(rows) + end + end
+        found = _texts_of(read, packed)
+        where = f"rows ended with {end!r}"
+        assert found is not None, f"A row was cut, or an empty line parsed; {where}."
+        assert found == texts, f"Not all of {len(texts)} texts came back as they were; {where}."
 
 
 def check_4(answer):
     "(texts, k): the k most frequent words are just enough for half of the text."
     texts, k = answer
-    words = [word for text in texts for word in text.lower().split()]
+    words = ' '.join(texts).lower().split()
     assert len(words) >= 1000, f"Give at least 1,000 words; here are {len(words)}."
     counts = sorted(Counter(words).values(), reverse=True)
     covered = list(itertools.accumulate(counts))

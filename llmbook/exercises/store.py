@@ -7,6 +7,6 @@ def check_1(answer):
     short_ids = 2*tokens + 8*(documents + 1)
     assert answer != short_ids, "Two bytes count up to 65,535; the largest id here is 99,999."
     one_start_less = 4*tokens + 8*documents
-    assert answer != one_start_less, "One start is missing: the end of the last document is kept too."
+    assert answer != one_start_less, "One start is missing: where the last document ends."
     right = 4*tokens + 8*(documents + 1)
     assert answer == right, "Add the bytes of all ids and the bytes of all starts."

@@ -54,7 +54,7 @@ def pack(
         if fits:
             left = n + (fits & -fits).bit_length() - 1 # the lowest bit that is set
             row = open_rows[left].pop()
-            if not open_rows[left]: room ^= 1 << left
+            if not open_rows[left]: room ^= 1 << left # switch its bit off
         else:
             left = block_size
             row = len(rows)
@@ -165,7 +165,7 @@ class Stream(PackedRows):
             self.orders[epoch] = rng.permutation(len(self.packed))
         return self.orders[epoch]
     def row_numbers(self,
-        step:int, # of the optimiser
+        step:int, # number of the batch, from 0
     )->np.ndarray: # (rows / world,)
         "Which rows the batch of `step` holds: each epoch has an order of its own."
         begin = step * self.batch_size
@@ -212,7 +212,7 @@ def sliding_windows(
 
 # %% ../../nbs/080_batches.ipynb #739ed5d7
 def _fill_windows(
-    rows:list[list[int]], # ids of documents
+    documents:list[list[int]], # ids
     windows:list[tuple[int, int, int, int]], # (document, start, end, first question that counts)
 )->dict[str, Tensor]: # ids, labels (B,T), rows (B,)
     "One window per row, padded at the end."
@@ -220,7 +220,7 @@ def _fill_windows(
     ids = np.full(shape, PAD, np.int64)
     labels = np.full(shape, IGNORE, np.int64)
     for r, (d, start, end, done) in enumerate(windows):
-        tokens = rows[d]
+        tokens = documents[d]
         ids[r, :end-start] = tokens[start:end]
         labels[r, done-start:end-start] = tokens[done+1:end+1]
     numbers = torch.tensor([d for d, *_ in windows])

@@ -66,7 +66,7 @@ def merge(
     ids:list[int], # ids of a word
     pair:tuple[int, int], # the two neighbours to replace
     new:int, # the id that replaces them
-)->list[int]: # ids, shorter by one for every place where the pair was
+)->list[int]: # ids, shorter by one for every replacement
     "Replace every occurrence of a pair, from left to right."
     out, i = [], 0
     while i < len(ids):
@@ -121,7 +121,7 @@ class Pairs:
             for p in zip(after, after[1:]):
                 change[p] += times
                 self.places[p].add(i)
-        self.counts.update(change)
+        self.counts.update(change) # adds; a change may be negative
         return {p for p, n in change.items() if n}
 
 # %% ../../nbs/060_bpe.ipynb #95de1728
@@ -199,7 +199,7 @@ def as_tokenizer(
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     rust.decoder = decoders.ByteLevel()
     rust.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
-    begin = SPECIALS[BEGIN] # before one text, and before the first of two
+    begin = SPECIALS[BEGIN] # before a text $A; in a pair $A $B, before the first text only
     rust.post_processor = processors.TemplateProcessing(
         single=f'{begin} $A', pair=f'{begin} $A $B:1', special_tokens=[(begin, BEGIN)])
     return rust
@@ -231,7 +231,7 @@ def bytes_per_token(
     n_bytes = n_tokens = 0
     for text in texts:
         n_bytes += len(text.encode())
-        encodings = tokenizer.encode_batch_fast([text], add_special_tokens=False) # without offsets
+        encodings = tokenizer.encode_batch_fast([text], add_special_tokens=False) # fast: only the ids
         n_tokens += len(encodings[0].ids)
     return n_bytes / max(1, n_tokens)
 

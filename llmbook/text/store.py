@@ -29,7 +29,7 @@ def _encode_texts(
     "Texts as token ids. A special token's name inside a text stays text."
     before = tokenizer.encode_special_tokens
     tokenizer.encode_special_tokens = True
-    try: encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False) # without offsets
+    try: encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False) # fast: only the ids
     finally: tokenizer.encode_special_tokens = before
     return [[BEGIN, *encoding.ids, END] for encoding in encodings]
 
