@@ -26,13 +26,19 @@ def _play(answer, world):
     return held
 
 
+def _finished(parts, everybody):
+    "The parts of a rank in which the numbers of everybody have been added up."
+    finished = []
+    for part, ranks in enumerate(parts):
+        if sorted(ranks) == everybody: finished.append(part)
+    return finished
+
+
 def check_2(answer):
     "Which part goes to the left in which turn."
     for world in (1, 2, 3, 5):
         everybody = list(range(world))
-        done = [] # by rank: its finished parts
-        for parts in _play(answer, world):
-            done.append([part for part, ranks in enumerate(parts) if sorted(ranks) == everybody])
+        done = [_finished(parts, everybody) for parts in _play(answer, world)]
         one_each = sorted(done) == [[part] for part in everybody]
         assert one_each, f"{world} ranks end with the finished parts {done}, not one each."
 
@@ -40,9 +46,10 @@ def check_2(answer):
 def _first_pair(plans):
     "A rank whose next step is to send, and the rank whose next step is to receive from it."
     for rank, plan in enumerate(plans):
-        if not plan or plan[0][0] != 'send': continue
-        to = plan[0][1]
-        if plans[to] and plans[to][0] == ('receive', rank): return rank, to
+        if not plan: continue
+        step, to = plan[0]
+        if step != 'send': continue
+        if plans[to][:1] == [('receive', rank)]: return rank, to
 
 
 def check_3(answer):
@@ -52,8 +59,8 @@ def check_3(answer):
         heard = set()
         while any(plans):
             pair = _first_pair(plans)
-            next_steps = ', '.join(plan[0][0] if plan else 'do nothing' for plan in plans)
-            assert pair, f"{world} ranks wait for ever. They wait to {next_steps}."
+            next_steps = [plan[0][0] if plan else 'do nothing' for plan in plans]
+            assert pair, f"{world} ranks wait for ever. They wait to {', '.join(next_steps)}."
             for rank in pair: plans[rank].pop(0)
             heard.add(pair)
         right = {(rank, (rank + 1) % world) for rank in range(world)}

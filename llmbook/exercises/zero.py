@@ -27,10 +27,10 @@ def check_2(answer):
 
 
 def check_3(answer):
-    "Gigabytes sent per step of four micro-batches."
+    "Gigabytes sent per step of four micro-batches at stage 2."
     found = float(answer)
-    single, once = 36.75, 110.25
-    def close(number): return math.isclose(found, number, rel_tol=0.01)
-    assert not close(single), "That is one micro-batch; what is left of it for the next?"
-    assert not close(once), "Can a rank keep its gradients until the last micro-batch?"
-    assert close(147), "What is sent during one micro-batch, and what of it can be kept?"
+    half = 24.375
+    def close(halves): return math.isclose(found, halves*half, rel_tol=0.01)
+    assert not close(2), "That is one micro-batch. Can its gradients wait for those of the next?"
+    assert not close(8), "That is four steps. What happens once per step, however many micro-batches it has?"
+    assert close(5), "Which of the two halves is sent in every micro-batch?"

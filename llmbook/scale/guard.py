@@ -38,7 +38,7 @@ def alive(
         try: return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
         except psutil.Error: return psutil.pid_exists(pid)
     try: os.kill(pid, 0) # signal 0 is never delivered: it only asks
-    except OSError as e: return isinstance(e, PermissionError)
+    except OSError as e: return isinstance(e, PermissionError) # it is there, but another user's
     return True
 
 # %% ../../nbs/300_guard.ipynb #761a63a2
@@ -52,7 +52,7 @@ def _from_caller(
     "The part of a stack that begins in the user's code."
     for i, frame in enumerate(frames):
         if frame.name in _STARTERS and frame.filename.endswith('ranks.py'):
-            return frames[i + 1:] or frames[-1:] # the latter before the user's code has been called
+            return frames[i + 1:] or frames[-1:] # the last, if nothing of the user's has begun
     return [frame for frame in frames if 'runpy' not in frame.filename] # of `python -m`
 
 
@@ -155,7 +155,7 @@ def _look(dog:Watchdog):
         code = json.loads(dog.store.get('end'))[1]
         time.sleep(0.5 if dog.rank else 3) # the store may end with rank 0: let the others read it
         os._exit(code)
-    if _late(dog) and not dog.store.check(['failing']):
+    if _late(dog) and not dog.store.check(['failing']): # see `abort`
         dog.store.compare_set('hang', '', str(dog.rank))
     if dog.store.check(['hang']): _hang(dog)
     gone = [r for r, pid in dog.neighbours.items() if not alive(pid)]
@@ -299,7 +299,7 @@ def abort(
 )->None:
     "End this rank, and with it all others: the first to fail says why, the others go silently."
     with suppress(ValueError): # not the main thread
-        signal.signal(signal.SIGTERM, signal.SIG_IGN) # the launcher has to wait for the message
+        signal.signal(signal.SIGTERM, signal.SIG_IGN) # the message comes first
     text, code = _explain(error, debug)
     if _GUARD is None: # alone, or the ranks have parted already
         print_error(f"rank {os.environ.get('RANK', 0)}: {text}")

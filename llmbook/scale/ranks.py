@@ -69,7 +69,7 @@ def join_ranks(
 ):
     "Become one of many: find the others through the environment, and let rank 0 alone print."
     rank = int(os.environ.get('RANK', 0))
-    world = int(os.environ.get('WORLD_SIZE', 0))
+    world = int(os.environ.get('WORLD_SIZE', 1))
     local = int(os.environ.get('LOCAL_RANK', 0))
     chain = _launcher_chain()
     if chain: threading.Thread(target=_watch_parents, args=(chain,), daemon=True).start()
