@@ -116,6 +116,13 @@ def test_repeatable_and_leaves_the_model_and_the_global_generator_as_they_were()
     assert not a.requires_grad
 
 
+def test_a_draw_that_fails_leaves_the_model_in_training():
+    model = small().train()
+    model.embed.weight.data.fill_(math.nan)
+    with pytest.raises(RuntimeError): generate(model, prompt(), 3)
+    assert model.training
+
+
 def test_stops_at_the_block_and_says_what_cannot_be_asked():
     model = small(block_size=12)
     assert generate(model, prompt(2, 7), 100).shape == (2, 12)

@@ -15,16 +15,32 @@ def check_1(answer):
 
 
 def check_2(answer):
-    "A sigmoid with its slope."
-    for v in (-3.0, 0.0, 1.5):
+    "The loss of a yes as one operation: value and slope, for logits of any size."
+    for v in (0.0, 1.5, -3.0, 1000.0, -1000.0):
         x = Scalar(v)
-        y = answer(x)
-        assert isinstance(y, Scalar), "Return a Scalar, so that the walk can continue."
+        y = _yes_loss(answer, x)
+        a_scalar = hasattr(y, 'parents') and hasattr(y, 'backward')  # also of a notebook's own class
+        assert a_scalar, "Return a Scalar, so that the walk can continue."
+        only = len(y.parents) == 1 and y.parents[0] is x
+        assert only, "One operation: its only parent is the Scalar that it gets."
+        logits = torch.tensor([0.0, v], dtype=torch.float64, requires_grad=True)
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(1))
+        loss.backward()
+        value, slope = loss.item(), logits.grad[1].item()
+        right = math.isclose(y.value, value, rel_tol=1e-7, abs_tol=1e-9)
+        assert right, f"At {v} the loss is {value:.3f}, not {y.value:.3f}."
         y.backward()
-        s = 1 / (1 + math.exp(-v))
-        slope = s * (1 - s)
-        assert math.isclose(y.value, s), f"At {v} the value is {s:.3f}, not {y.value:.3f}."
-        assert math.isclose(x.grad, slope), f"At {v} the slope is {slope:.3f}, not {x.grad:.3f}."
+        right = math.isclose(x.grad, slope, rel_tol=1e-7, abs_tol=1e-9)
+        assert right, f"At {v} the slope is {slope:.3f}, not {x.grad:.3f}."
+
+
+def _yes_loss(answer, x):
+    "The answer at one logit, with a hint in place of an error of arithmetic."
+    try:
+        return answer(x)
+    except (OverflowError, ValueError, ZeroDivisionError) as error:
+        hint = "Which exponentials stay small there?"
+        raise AssertionError(f"At {x.value:.0f}: {error}. {hint}") from error
 
 
 _TARGETS = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.0, 5.0], [2.0, 2.0], [-4.0, 1.0], [6.0, 0.0]])
@@ -50,9 +66,9 @@ def _check_cut(answer, sizes, steps, case):
     expected = descend(lambda: whole()[0], [theirs], steps, 0.2)
     end, goal = ours.tolist(), theirs.tolist()
     right = torch.allclose(ours, theirs, atol=1e-5)
-    assert right, f"{case}: the whole text at once ends at {goal}, this at {end}."
+    assert right, f"{case}: the parameters should end at {goal}, not at {end}."
     right = torch.allclose(torch.tensor(losses), torch.tensor(expected), rtol=1e-5)
-    assert right, f"{case}: the losses of the whole text are {expected}, not {losses}."
+    assert right, f"{case}: the losses should be {expected}, not {losses}."
 
 
 def check_3(answer):

@@ -5,6 +5,12 @@ import numpy as np
 
 from llmbook.model.ngram import Ngram, windows
 
+_DOCUMENTS = [[1, 4, 5, 6, 2], [1, 4, 5, 7, 2], [1, 6, 5, 6, 2]]  # of exercise 2
+_CONTEXTS = [[1], [1, 4], [1, 4, 5], [1, 3, 3, 4, 5]]
+_SHORTER = np.array([0.1, 0.2, 0.3, 0.4])  # of exercise 3: what the shorter context says
+_STEPS = [([3, 1, 0, 0], 0.75), ([1, 1, 1, 0], 0.5), ([4.25, 0.25, 0, 0], 0.75),
+          ([0.5, 0.25, 0, 2], 0.5), ([0.25, 0, 0, 0], 0.9)]  # counts and discounts
+
 
 def check_1(answer):
     "Shares of `b`: of all letters, and of all kinds of pairs."
@@ -38,40 +44,36 @@ def _check_distribution(answer, model, context):
 
 def check_2(answer):
     "The distribution after any context."
-    documents = [[1, 4, 5, 6, 2], [1, 4, 5, 7, 2], [1, 6, 5, 6, 2]]
-    for n in (1, 2, 3, 4):
-        model = Ngram(n, 8).fit(documents)
-        for context in ([1], [1, 4], [1, 4, 5], [1, 3, 3, 4, 5]):
+    for n in range(1, 5):
+        model = Ngram(n, 8).fit(_DOCUMENTS)
+        for context in _CONTEXTS:
             _check_distribution(answer, model, context)
 
 
 def _check_step(answer, counts, d):
     "One context's counts, one discount."
-    shorter = np.array([0.1, 0.2, 0.3, 0.4])
     counts = np.array(counts, float)
-    p = np.asarray(answer(counts.copy(), shorter.copy(), d))
+    p = answer(counts.copy(), _SHORTER.copy(), d)
+    p = np.asarray(p)
     case = f"Counts {counts.tolist()}, d={d}"
     assert (p >= 0).all(), f"{case}: a probability below zero."
     total = p.sum()
     hint = f"{case}: the probabilities add up to {total:.3f}."
     assert abs(total - 1) < 1e-9, hint
     kept = np.maximum(counts - d, 0)
-    given = (counts - kept).sum() * shorter
-    right = np.allclose(p, (kept + given) / counts.sum())
+    given = (counts - kept).sum() * _SHORTER
+    expected = (kept + given) / counts.sum()
+    right = np.allclose(p, expected)
     hint = "they add up to one, but what is given is not what was taken, shared as `shorter` says."
     assert right, f"{case}: {hint}"
 
 
 def check_3(answer):
     "One step of interpolation, with counts that need not be whole numbers."
-    _check_step(answer, [3, 1, 0, 0], 0.75)
-    _check_step(answer, [1, 1, 1, 0], 0.5)
-    _check_step(answer, [4.25, 0.25, 0, 0], 0.75)
-    _check_step(answer, [0.5, 0.25, 0, 2], 0.5)
-    _check_step(answer, [0.25, 0, 0, 0], 0.9)
-    shorter = np.array([0.1, 0.2, 0.3, 0.4])
-    p = answer(np.zeros(4), shorter.copy(), 0.75)
-    right = np.allclose(p, shorter)
+    for counts, d in _STEPS:
+        _check_step(answer, counts, d)
+    p = answer(np.zeros(4), _SHORTER.copy(), 0.75)
+    right = np.allclose(p, _SHORTER)
     assert right, "All counts zero: this context knows nothing. Who does?"
 
 

@@ -65,7 +65,7 @@ def fused_attend(
 def rotary_angles(
     positions:Tensor, # integer positions (T,) or (B,T)
     D:int, # head size, even
-    theta:float=10000.0, # wavelengths reach from 2 pi to nearly 2 pi theta tokens
+    theta:float=10000.0, # full turns take from 2 pi to nearly 2 pi theta tokens
 )->tuple[Tensor, Tensor]: # cosines and sines, each (T,D) or (B,T,D)
     "How far each plane has turned at each position, laid out twice side by side. Source: Su et al. 2021, sec. 3.2.2."
     even = torch.arange(0, D, 2, device=positions.device)
@@ -86,7 +86,7 @@ def rotate(
     a, b = x.chunk(2, -1)
     across = torch.cat([-b, a], -1)
     turned = x * cos + across * sin
-    return turned.type_as(x)
+    return turned.type_as(x)  # cos and sin are fp32, x need not be
 
 # %% ../../nbs/130_attention.ipynb #c322affa
 def repeat_kv(

@@ -43,8 +43,8 @@ def keep_top_p(
 def next_token(
     logits:Tensor, # (B,V)
     temperature:float=1.0, # 0 takes the likeliest; above 1 flattens
-    top_k:int|None=None, # keep so many
-    top_p:float|None=None, # keep this much probability
+    top_k:int|None=None, # keep so many; None or 0 keeps all
+    top_p:float|None=None, # keep this much probability; None keeps all
     rng:torch.Generator|None=None, # makes the draw repeatable
 )->Tensor: # (B,)
     "Choose the next token."
@@ -134,7 +134,7 @@ def _continue(
         token = choose(logits)
         if end is not None:
             token = token.masked_fill(ended, end)
-            ended |= token == end
+            ended = ended | (token == end)
         new = token[:, None]
         ids = torch.cat([ids, new], 1)
         if end is not None and ended.all():
@@ -159,6 +159,8 @@ def generate(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    text = _continue(model, ids.to(device), n, end, choose)
-    model.train(was_training)
+    try:
+        text = _continue(model, ids.to(device), n, end, choose)
+    finally:
+        model.train(was_training)
     return text.to(ids.device)

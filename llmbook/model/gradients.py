@@ -31,7 +31,7 @@ def numeric_gradient(
 def _history(
     node, # the last one, a `Node`
 )->list: # every node it was made from and itself, parents before children
-    "The graph behind a number, in an order to compute it in. A stack, not recursion, because graphs are deep."
+    "The graph behind a number, parents before children. A stack, not recursion, because graphs are deep."
     order, seen = [], set()
     stack = [(node, False)]
     while stack:
@@ -94,7 +94,7 @@ class _Arithmetic(Node):
         return type(self)(self.value ** n, (self,), (slope,))
 
     def __neg__(self): return self * -1
-    def __sub__(self, other): return self + -self.wrap(other)
+    def __sub__(self, other): return self + self.wrap(other) * -1
     def __truediv__(self, other): return self * self.wrap(other) ** -1
     def __rsub__(self, other): return self.wrap(other) - self
     def __rtruediv__(self, other): return self.wrap(other) / self
