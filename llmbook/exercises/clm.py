@@ -36,7 +36,8 @@ def padded_batch():
     lengths = torch.tensor([[5], [2], [1]])
     padding = torch.arange(5) >= lengths
     labels = ids.roll(-1, 1).masked_fill(padding, IGNORE)
-    return {'ids': ids, 'labels': labels, 'rows': torch.arange(3)}
+    rows = torch.arange(3)
+    return {'ids': ids, 'labels': labels, 'rows': rows}
 
 
 def check_2(answer):
@@ -52,7 +53,8 @@ def check_2(answer):
         counts = sum_counts(answer.counts(part) for part in parts)
         found = [share_of(toy_model, part, answer, counts) for part in parts]
         assert all('z' in metrics for _, metrics in found), "The metrics have no 'z'."
-        got = sum(float(metrics['z']) for _, metrics in found)
+        parts_of_z = [float(metrics['z']) for _, metrics in found]
+        got = sum(parts_of_z)
         same = math.isclose(got, z, rel_tol=1e-4)
         assert same, f"{len(parts)} parts: z adds up to {got:.3f}, not to {z:.3f}."
         loss = sum(float(share) for share, _ in found)
@@ -62,12 +64,15 @@ def check_2(answer):
 
 def check_3(answer):
     "The summed loss of a batch."
-    logits = torch.randn(2, 6, 9, generator=generator(0, 'clm.3'))
+    draws = generator(0, 'clm.3')
+    logits = torch.randn(2, 6, 9, generator=draws)
     labels = torch.tensor([[3, 1, 4, 1, 5, 2], [6, 5, 2, IGNORE, IGNORE, IGNORE]])
     right = -token_log_probs(logits, labels).sum()
     found = float(answer(logits, labels))
-    assert not math.isclose(found, right / 9, rel_tol=1e-4), "That is the mean; shares need the sum."
-    assert math.isclose(found, right, rel_tol=1e-4), f"The sum over the nine labels is {right:.2f}, not {found:.2f}."
+    mean = math.isclose(found, right / 9, rel_tol=1e-4)
+    assert not mean, "That is the mean; shares need the sum."
+    same = math.isclose(found, right, rel_tol=1e-4)
+    assert same, f"The sum over the nine labels is {right:.2f}, not {found:.2f}."
 
 
 PLANS = ( # parameters, tokens, rows, block size; steps, epochs
