@@ -1,18 +1,20 @@
 "Context: sentences add up to their story, the swap cancels what it must, and two estimates enclose the truth."
 import math
+from collections import Counter
 from random import Random
 
 import numpy as np
 import pytest
 
 from llmbook.evaluation.context import (
-    _copied, _tell_one, context_gain, moments, retell, sentence_alone, sentence_probability, split_stories,
+    _PAIR, _copied, _tell_one, context_gain, moments, retell, sentence_alone, sentence_probability, split_stories,
 )
 from llmbook.evaluation.perplexity import as_ids
 from llmbook.model.ngram import Ngram
 from llmbook.text.bpe import train_tokenizer
 from llmbook.text.corpus import HELD_START, world_documents
 from llmbook.text.ledger import derivations
+from llmbook.text.state import QUALITIES, THINGS
 from llmbook.text.stories import read_story
 
 
@@ -83,17 +85,40 @@ def test_renamed_things_change_no_price(world):
                 assert sentence_probability(renamed, m) == pytest.approx(here) and here >= math.exp(m.logp) / 144 * 0.999
 
 
+def following(m):
+    "Every sentence that may follow this moment, and its probability."
+    def program(source):
+        source.size = m.at
+        _tell_one(source, _copied(m.state))
+    paths = derivations(program)
+    return [text for text, _ in paths], [math.exp(logp) for _, logp in paths]
+
+
+def small_world(every):
+    "The exact probability of every sentence that may follow one of these moments, with every name for its thing."
+    names = [f'{quality} {thing}' for quality in QUALITIES for thing in THINGS]
+    table = Counter()
+    for m in every:
+        for text, chance in zip(*following(m)):
+            pair = _PAIR.search(text)
+            called = [text.replace(pair[0], name) for name in names] if pair else [text]
+            for sentence in called: table[sentence] += chance / len(called) / len(every)
+    return table
+
+
 def test_estimates_enclose_the_truth(world):
-    "In a world of six moments, where the exact price is an average over six."
+    "In a world of six moments, where the exact price of every sentence is known without `sentence_probability`."
     pool = [m for story in world[0] for m in moments(story['text'])]
     six, random, drawn = pool[::60][:6], Random(0), []
+    table = small_world(six)
+    assert table.total() == pytest.approx(1)
     for m in six:
-        paths = derivations(lambda source, m=m: _tell_one(source, _copied(m.state)))
-        weights = [math.exp(logp) for _, logp in paths]
-        assert sum(weights) == pytest.approx(1)
-        texts = random.choices([text for text, _ in paths], weights, k=30)
+        texts = random.choices(*following(m), k=30)
         drawn += [m._replace(sentence=text, blind=-30.) for text in texts]
-    exact = -np.log([np.mean([sentence_probability(d.sentence, m) for m in six]) for d in drawn])
+    for target in drawn:
+        found = np.mean([sentence_probability(target.sentence, m) for m in six])
+        assert found == pytest.approx(table[target.sentence])
+    exact = -np.log([table[target.sentence] for target in drawn])
     widths = []
     for count in (15, 200):
         bounds = [sentence_alone([target], random.choices(six, k=count))[0] for target in drawn]

@@ -32,7 +32,7 @@ def _tell_one(
     source:Source, # that writes or reads
     state:State, # between two sentences
 ):
-    "Tell one sentence after the opening, or the closing, and leave the state as it is then."
+    "Tell the next sentence, or the closing if the story ends, and update the state."
     choose, started = source.choose, []
     def once(kind, *options):
         if kind == 'start' and started: raise _Next
@@ -41,14 +41,14 @@ def _tell_one(
     source.choose = once
     try: _finish(source, state)
     except _Next: pass
-    finally: del source.choose # the method of the class again
+    finally: del source.choose # from here on, the method of the class
 
 # %% ../../nbs/605_context.ipynb #da9e2994
 class Moment(NamedTuple):
     "The instant before a sentence, and the sentence."
     state:State # what is true at this instant
     at:int # characters of the story so far
-    sentence:str # that comes, a blank first
+    sentence:str # that comes next; it begins with a blank
     logp:float # its log-probability, given the state
     blind:float # the same by the oracle that does not know the state
 
@@ -109,7 +109,7 @@ def retell(
     seed:int, # of the new events
 )->str: # another story
     "The same opening, other events."
-    source, state = Reader(text), State()
+    source, state = Reader(text), State() # nothing is priced, so no table
     _opening(source, state)
     writer = Writer(seed)
     writer.literal(text[:source.size])

@@ -70,7 +70,8 @@ def validation_subset(
     "A small held-out set, to be measured often."
     chosen, room = [], tokens
     for i in range(min(most, len(documents))):
-        if room > 0: chosen.append(documents[i][:room + 1])
+        if room <= 0: break
+        chosen.append(documents[i][:room + 1])
         room -= len(documents[i]) - 1
     return chosen
 

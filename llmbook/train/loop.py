@@ -51,8 +51,8 @@ def _standing(
 # %% ../../nbs/216_loop.ipynb #076036f7
 def _warn_skipped(
     bad:int, # steps skipped in a row
-    stats:dict, # of this one
-    engine:Engine, # that took it
+    stats:dict, # what the skipped step returned
+    engine:Engine, # that took the step
     run:Run, # the folder
     say:Callable[[str], None], # prints a line
 ):
