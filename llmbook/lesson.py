@@ -52,7 +52,7 @@ def _find_check(exercise:str)->typing.Callable:
 def grade(
     exercise:str, # its id: chapter and number, such as 'attention.1'
     answer, # a value or a function, as the exercise says
-)->Grade: # passed, or a hint; never an exception
+)->Grade: # passed, or a hint; no error of the answer comes through
     "Check an answer to an exercise."
     try: check = _find_check(str(exercise))
     except UserError as e: return Grade(exercise, str(e))

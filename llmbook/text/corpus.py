@@ -200,7 +200,7 @@ def hub_documents(
     field:str='text', # the column that holds the text
     n:int|None=None, # at most so many documents
 )->Iterator[dict]: # documents, streamed
-    "Documents of a data set, streamed: nothing is downloaded beyond what is read."
+    "Documents of a data set, streamed: little more is downloaded than is read."
     return itertools.islice(as_documents(_hub_rows(name, split), name, field), n)
 
 # %% ../../nbs/020_corpus.ipynb #e4d97bca
