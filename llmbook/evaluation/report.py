@@ -114,9 +114,7 @@ def _listed(facts:dict)->str:
     return ', '.join(f'{name} {value}' for name, value in facts.items() if value)
 
 
-def _step_seconds(
-    row:dict, # a training row of a log
-)->float: # seconds
+def _step_seconds(row:dict)->float:
     "How long a step took: the tokens of a step, over tokens per second."
     tokens_per_step = row['tokens'] / row['step']
     return tokens_per_step / row['tokens_per_s']
@@ -203,9 +201,7 @@ def _real_text_parts(
     return [Part('heading', 'Held-out real text'), Part('table', rows)] if len(rows) > 1 else []
 
 # %% ../../nbs/650_report.ipynb #d2576fc6
-def _true_characters(
-    text:str, # a sample
-)->int: # how far the story world can follow it
+def _true_characters(text:str)->int:
     "The length of the beginning that the world could have written."
     source = Reader(text)
     try: tell(source)
@@ -226,9 +222,7 @@ def _best_sample_parts(
     return [*parts, Part('text', note)] if good and len(samples) > 1 else parts
 
 
-def _sample_parts(
-    samples:list[dict], # of samples.json
-)->list[Part]: # what the model wrote
+def _sample_parts(samples:list[dict])->list[Part]:
     "All samples, each with its prompt, and with the text's own continuation."
     parts = [Part('heading', 'All samples')] if samples else []
     for sample in samples:
