@@ -182,3 +182,11 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV).stdout.strip() == '[]'
     code = f"import sys, llmbook.book, llmbook.cli; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV).stdout.strip() == '[]'
+
+
+def test_help_names_paths_and_nothing_else_so(capsys):
+    for verb, wanted, refused in (('generate', '--prompt PROMPT', '--prompt PATH'), ('evaluate', '--text PATH', '--tasks PATH'),
+                                  ('corpus', '--out FOLDER', '--docs PATH'), ('report', '--out FILE', '(default: none)')):
+        with pytest.raises(SystemExit): main([verb, '--help'])
+        said = capsys.readouterr().out
+        assert wanted in said and refused not in said

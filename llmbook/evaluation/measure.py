@@ -139,13 +139,13 @@ def _check_tasks(
 # %% ../../nbs/608_measure.ipynb #c16eda59
 def evaluate(
     model:str, # run or model folder
-    tasks:list[str]=('world',), # of world (the ladder), pydoc (Python's documentation, its last tenth), text (of --text)
-    text:str|None=None, # documents for the task text
-    docs:int=500, # held-out stories for the task world
-    seed:int=0, # of the world that the model was trained on
-    out:str|None=None, # folder for results.json; without it, the figures are only printed
+    tasks:list[str]=('world',), # any of: world (stories, with the ladder), pydoc (Python's documentation), text (see --text)
+    text:str|None=None, # documents for --tasks text
+    docs:int=500, # number of held-out stories for --tasks world
+    seed:int=0, # seed of the story world that the model was trained on
+    out:str|None=None, # folder for results.json; if omitted, the figures are only printed
 )->dict: # task -> figures
-    "Measure a model."
+    "Measure a model on held-out text."
     _check_tasks(tasks, text, docs)
     decoder, tokenizer = load_model(model)
     if tokenizer is None: raise UserError(f"{model}: no tokenizer in it")

@@ -36,15 +36,15 @@ def _begin_and_end(
 # %% ../../nbs/175_completion.ipynb #548522c7
 def generate_text(
     model:str, # run or model folder
-    prompt:str='', # text to continue; empty begins a document
-    n:int=200, # new tokens, at most
-    temperature:float=0.8, # 0 takes the likeliest token each time
-    top_k:int|None=None, # choose among this many tokens
-    top_p:float|None=0.95, # choose among the likeliest tokens that reach this probability together
-    samples:int=1, # how many continuations
-    seed:int=0, # of the draws
+    prompt:str='', # text to continue; if empty, a new text begins
+    n:int=200, # maximum number of new tokens
+    temperature:float=0.8, # sampling temperature; 0 takes the likeliest token each time
+    top_k:int|None=None, # choose among the k likeliest tokens
+    top_p:float|None=0.95, # choose among the likeliest tokens whose probabilities add up to this
+    samples:int=1, # number of continuations
+    seed:int=0, # random seed of the draws
 )->list[str]: # the texts, prompt included
-    "Continue a prompt."
+    "Continue a prompt with a trained model."
     folder = model_folder(model)
     decoder, tokenizer = load_model(folder)
     if tokenizer is None: raise UserError(f"{model}: no tokenizer in it")

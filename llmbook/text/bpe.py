@@ -300,7 +300,7 @@ def load_tokenizer(
 # %% ../../nbs/060_bpe.ipynb #bee94500
 def tokenizer(
     text:str, # documents to learn from: jsonl, parquet, txt or md, or a folder of them
-    vocab_size:int=1024, # tokens in all: 8 special ones, 256 bytes, the rest merges
+    vocab_size:int=1024, # vocabulary size: 8 special tokens, 256 bytes, the rest merges
     out:str='runs/tokenizer', # folder to write
 )->Path: # the folder
     "Learn a byte-level BPE tokenizer from documents and save it as Hugging Face files."

@@ -304,8 +304,8 @@ def write_documents(
 def corpus(
     source:str='world', # world, pydoc, a file (txt, md, jsonl, parquet, gz), a folder, or a data set on the Hub
     out:str='runs/corpus', # folder to write
-    docs:int=10_000, # number of stories; elsewhere the most documents to take
-    seed:int=0, # of the world's stories
+    docs:int=10_000, # number of stories, or the largest number of documents from other sources
+    seed:int=0, # random seed of the stories
 )->dict: # how many documents and bytes of text were written
     "Collect documents into one folder."
     if docs < 1: raise UserError(f"--docs {docs}: give 1 or more")

@@ -175,7 +175,7 @@ def tokens(
     text:str, # documents: a file or a folder
     tokenizer:str, # folder of the tokenizer
     out:str='runs/tokens', # folder to write
-    val:float=0.0, # fraction of the text, from its end, that is held out for validation
+    val:float=0.0, # fraction of the text, taken from its end, to hold out for validation
 )->dict: # counts of every split
     "Turn documents into shards of token ids."
     if not 0 <= val < 1: raise UserError(f"--val {val}: give a fraction, at least 0 and less than 1")

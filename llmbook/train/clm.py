@@ -193,28 +193,28 @@ def _make_schedule(
 
 # %% ../../nbs/220_clm.ipynb #3cf7d94b
 def pretrain(
-    tokens:str|None=None, # folder that `llmbook tokens` wrote; without it, stories of the world
-    model:str|None=None, # run or model folder to continue from; without it, fresh weights
-    size:str='nano', # nano, tiny, 124m, 350m, 1b or 7b: width, depth, rows and learning rate follow
-    arch:Literal['llama', 'gpt2']='llama', # of a fresh decoder
+    tokens:str|None=None, # folder that `llmbook tokens` wrote; if omitted, stories are generated
+    model:str|None=None, # run or model folder to continue from; if omitted, the weights are new
+    size:str='nano', # nano, tiny, 124m, 350m, 1b or 7b: sets width, depth, batch size and learning rate
+    arch:Literal['llama', 'gpt2']='llama', # architecture of a new decoder
     steps:Annotated[int, at_least(1)]=1000, # optimiser steps
-    batch_size:Annotated[int, at_least(1)]|None=None, # rows in the global batch; None follows the size
-    block_size:Annotated[int, at_least(1)]|None=None, # tokens in a row; None follows the size, or the model that is continued
-    lr:Annotated[float, above(0), below(math.inf)]|None=None, # highest learning rate; None follows the size
-    warmup:Annotated[float, between(0, 1)]=0.02, # share of the steps in which the learning rate rises
+    batch_size:Annotated[int, at_least(1)]|None=None, # rows in the global batch; if omitted, --size sets it
+    block_size:Annotated[int, at_least(1)]|None=None, # tokens in a row; if omitted, --size or the given model sets it
+    lr:Annotated[float, above(0), below(math.inf)]|None=None, # highest learning rate; if omitted, --size sets it
+    warmup:Annotated[float, between(0, 1)]=0.02, # fraction of the steps during which the learning rate rises
     schedule:Literal['cosine', 'wsd']='cosine', # how the learning rate falls
-    optimizer:Literal['adamw', 'muon']='adamw', # muon makes the updates of the blocks' matrices orthogonal
+    optimizer:Literal['adamw', 'muon']='adamw', # adamw, or muon, which makes the updates of the matrices orthogonal
     weight_decay:Annotated[float, at_least(0)]=0.1, # weight decay, applied to matrices only
-    beta2:Annotated[float, at_least(0), below(1)]=0.95, # Adam's memory of squares
-    clip:Annotated[float, at_least(0)]=1.0, # largest norm of the gradient; 0 never clips
-    stories:Annotated[int, at_least(1)]=20_000, # stories of the world to train on, if no tokens are given
-    vocab_size:int=1024, # tokens of the world's tokenizer, if no tokens are given
-    save_every:Annotated[int, at_least(0)]=0, # steps between checkpoints; 0 saves at the end
-    keep:Annotated[int, at_least(0)]=3, # checkpoints that stay; 0 keeps all
-    eval_every:Annotated[int, at_least(0)]=0, # steps between measurements on held-out text; 0 never
+    beta2:Annotated[float, at_least(0), below(1)]=0.95, # Adam's decay rate for squared gradients
+    clip:Annotated[float, at_least(0)]=1.0, # largest norm of the gradient; 0 turns clipping off
+    stories:Annotated[int, at_least(1)]=20_000, # stories to generate and train on, if --tokens is not given
+    vocab_size:int=1024, # vocabulary size for those stories, if --tokens is not given
+    save_every:Annotated[int, at_least(0)]=0, # steps between checkpoints; 0 saves only at the end
+    keep:Annotated[int, at_least(0)]=3, # number of checkpoints to keep; 0 keeps all
+    eval_every:Annotated[int, at_least(0)]=0, # steps between measurements on held-out text; 0 turns them off
     out:str='runs/pretrain', # run folder
-    seed:int=0, # of weights and order
-    fresh:bool=False, # put an old run of this folder aside and start over
+    seed:int=0, # random seed of weights and data order
+    fresh:bool=False, # set aside any run already in this folder
     *,
     engine:EngineOptions=LocalOptions(), # on what it runs
     on_eval:Callable|None=None, # (decoder, step, stats, say) -> what to log besides, every `eval_every` steps
