@@ -9,16 +9,9 @@ import re
 from llmbook.lesson import save_results
 from llmbook.model.checkpoints import book_model
 from llmbook.model.completion import continue_text
-from llmbook.text.grammar import parse
+from llmbook.text.stories import accepted
 
 SAMPLES = 200
-
-
-def true_until(text):
-    "How many characters the story world could have written."
-    try: parse(text)
-    except ValueError as problem: return int(re.search(r'at character (\d+)', str(problem))[1])
-    return len(text)
 
 
 def sentences(text): return re.findall(r'.*?[.?]"?(?=\s|$)', text)
@@ -26,7 +19,7 @@ def sentences(text): return re.findall(r'.*?[.?]"?(?=\s|$)', text)
 
 def true_sentences(told):
     "How many of the first sentences could be true together."
-    end, length = true_until(''.join(told)), 0
+    end, length = accepted(''.join(told)), 0
     for n, sentence in enumerate(told):
         length += len(sentence)
         if length > end: return n

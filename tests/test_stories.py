@@ -11,7 +11,7 @@ from llmbook.text.corpus import HELD_START, world_documents
 from llmbook.text.grammar import _MAX_TURNS, _finish, parse, tell
 from llmbook.text.ledger import Reader, Source, derivations
 from llmbook.text.state import NAMES, State, _opening
-from llmbook.text.stories import _KINDS, facts, frequencies, read_story, write_story
+from llmbook.text.stories import _KINDS, accepted, facts, frequencies, read_story, write_story
 
 STORIES = [write_story(seed) for seed in range(400)]
 SCENE = ('One morning Mira the baker lived in the mill with a red lamp. Tom the weaver was in the mill. '
@@ -117,3 +117,15 @@ def test_a_text_that_is_no_story_has_no_price():
 def test_held_out_stories_are_others():
     train, val = ({d['text'] for d in world_documents(300, 0, start)} for start in (0, HELD_START))
     assert not train & val
+
+
+def test_accepted_is_where_reading_stops():
+    "The same place that `read_story` names, for a complete story, a beginning, a lie and what follows a story."
+    for s in STORIES[:50]:
+        cut, more = s.text[:len(s.text)//2], s.text + ' More.'
+        lie = s.text.replace(' the', ' a', 1)
+        assert accepted(s.text) == len(s.text)
+        for text in (cut, more, lie, '', 'Mira'):
+            with pytest.raises(ValueError) as e: read_story(text)
+            assert f'at character {accepted(text)} ' in str(e.value)
+    assert accepted(STORIES[0].text + ' More.') == len(STORIES[0].text)

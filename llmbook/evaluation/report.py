@@ -17,8 +17,7 @@ from .page import Part, as_html, as_markdown, svg_of
 from .perplexity import plus_minus
 from ..files import read_json, write_text
 from ..lesson import COLOURS, figure
-from ..text.grammar import tell
-from ..text.ledger import Reader
+from ..text.stories import accepted
 from ..train.loop import plot_curve
 from ..train.runs import read_log
 
@@ -200,14 +199,6 @@ def _real_text_parts(
         rows.append((name, bits, f"{task['nats_per_byte']:.3f}", f"{task['nats_per_token']:.3f}", f"{task['bytes']:,}"))
     return [Part('heading', 'Held-out real text'), Part('table', rows)] if len(rows) > 1 else []
 
-# %% ../../nbs/650_report.ipynb #d2576fc6
-def _true_characters(text:str)->int:
-    "The length of the beginning that the world could have written."
-    source = Reader(text)
-    try: tell(source)
-    except ValueError: pass
-    return source.size
-
 # %% ../../nbs/650_report.ipynb #8826e71d
 def _best_sample_parts(
     samples:list[dict], # of samples.json
@@ -215,8 +206,8 @@ def _best_sample_parts(
     "The best sample, and how much of it could be true."
     if not samples: return []
     texts = [sample['text'] for sample in samples]
-    best = max(texts, key=_true_characters)  # of equals the first
-    good = _true_characters(best)
+    best = max(texts, key=accepted)  # of equals the first
+    good = accepted(best)
     note = f'The story world can follow it for {good} of {len(best)} characters, further than the others here.'
     parts = [Part('heading', 'What it writes'), Part('code', best)]
     return [*parts, Part('text', note)] if good and len(samples) > 1 else parts

@@ -2,16 +2,10 @@
 import re
 
 from llmbook.text.state import NEGATIVE, POSITIVE
-from llmbook.text.stories import read_story
+from llmbook.text.stories import accepted
 
 TALE = ('Long ago Tom the weaver lived in the castle. Nora was in the cave. '
         'Hugo was in the harbour with a red drum. There was a small bell in the mill.')
-
-
-def _accepted(text):
-    "How many characters the world would have written."
-    try: return len(read_story(text).text)
-    except ValueError as problem: return int(re.search(r'character (\d+)', str(problem))[1])
 
 
 def check_1(answer):
@@ -21,9 +15,9 @@ def check_1(answer):
     last = sentences.split('. ')[1]
     assert re.search(r'\bTom\b.* (cave|harbour)\b', last), "The second sentence takes Tom to the cave or to the harbour."
     told = f'{TALE} {sentences}'
-    n = _accepted(told)
+    n = accepted(told)
     assert n >= len(told), f"The world would not write this: it stops before {told[n:n + 20]!r}."
     prompt = f'{told} Tom felt'
-    moods = [mood for mood in POSITIVE + NEGATIVE if _accepted(f'{prompt} {mood}') > len(prompt)]
+    moods = [mood for mood in POSITIVE + NEGATIVE if accepted(f'{prompt} {mood}') > len(prompt)]
     assert moods, "After these sentences the world would not say how Tom feels."
     assert moods == ['lonely'], f"After these sentences Tom feels {moods[0]}."
