@@ -1,8 +1,11 @@
 "The report: text from outside stays text, both pages carry the same figures, the same folder gives the same bytes."
 import html
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -75,6 +78,14 @@ def test_same_folder_same_bytes(run):
     pictures = [p.read_bytes() for p in sorted(run.parent.glob('report-*.svg'))]
     assert first == pages(run) and len(pictures) == 2
     assert pictures == [p.read_bytes() for p in sorted(run.parent.glob('report-*.svg'))]
+
+
+def test_another_process_writes_the_same_bytes(run):
+    first = pages(run)
+    code = "import sys; from llmbook.evaluation.report import report; report([sys.argv[1]], sys.argv[2])"
+    out = run.parent/'other'/'report.html'
+    subprocess.run([sys.executable, '-c', code, run, out], env=os.environ | {'PYTHONHASHSEED': '1'}, check=True)
+    assert (out.read_text(), out.with_suffix('.md').read_text()) == first
 
 
 def test_two_reports_in_one_folder(run):

@@ -206,7 +206,7 @@ def _best_sample_parts(
     "The best sample, and how much of it could be true."
     if not samples: return []
     texts = [sample['text'] for sample in samples]
-    best = max(texts, key=accepted)  # of equals the first
+    best = max(texts, key=accepted)  # the first, if several are followed equally far
     good = accepted(best)
     note = f'The story world can follow it for {good} of {len(best)} characters, further than the others here.'
     parts = [Part('heading', 'What it writes'), Part('code', best)]
@@ -258,7 +258,7 @@ def _folder_parts(
     known = tasks.get('world', {}).get('ladder', [])
     bounds = {rung['name']: rung['nats'] for rung in known if rung['name'] in ('unigram by kind', 'exact floor')}
     for run, (rows, _) in zip(runs, logs):
-        lines = bounds if len(runs) == 1 else None  # of several runs, each may watch another text
+        lines = bounds if len(runs) == 1 else None
         parts += [Part('heading', f'Loss: {run.name}'), _curve_part(rows, run.name, lines)]
     parts += _best_sample_parts(samples) + _real_text_parts(tasks)
     for run in runs: parts += _run_parts(run)
