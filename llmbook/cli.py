@@ -10,8 +10,12 @@ import importlib
 import json
 import os
 import re
+import signal
+import textwrap
+import threading
+import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 VERBS = { # verb -> module, function, does it train?
     'run': ('llmbook.book', 'run', True),
@@ -29,24 +33,51 @@ VERBS = { # verb -> module, function, does it train?
 def main(
     argv:list[str]|None=None, # without the program's name; if it is None, what the process was started with
 ):
-    "Run one verb. Exit codes: 0 done, 2 something to fix, 130 interrupted, 143 ended by SIGTERM after saving."
-    from llmbook.core import UserError
+    """Run one verb, and end the process.
+
+    Exit codes: 0 done, 1 a fault of llmbook, 2 something to fix in the input or the system, 3 the training diverged;
+    129, 130 and 143 after SIGHUP, Ctrl-C and SIGTERM, 141 if nobody reads the output."""
     if argv is None: argv = sys.argv[1:]
     argv = [a for a in argv if not re.match('--local[_-]rank=', a)] # DeepSpeed's launcher adds it
+    debug = '--debug' in argv
     try:
-        with one_of_many('--debug' in argv): act(argv)
-        sys.exit(0)
-    except UserError as e:
-        if '--debug' in argv: raise
-        print(f'llmbook: {e}', file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        if '--debug' in argv: raise
-        print('llmbook: interrupted; the same command resumes from the newest checkpoint', file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError: # such as `llmbook --help | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        with signals_as_errors(), one_of_many(debug): act(argv)
+        sys.stdout.flush()
+    except SystemExit: raise
+    except BaseException as e: leave(e, debug) # also a panic of a library in Rust
+    sys.exit(0)
+
+
+@contextmanager
+def signals_as_errors():
+    "In this block SIGTERM, SIGHUP and Ctrl-C are errors that clean up on their way; the training loop takes them over."
+    from llmbook.core import Interrupted
+    def stop(number, frame): raise Interrupted(number)
+    before = {}
+    in_main = threading.current_thread() is threading.main_thread()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if in_main else ():
+        if signal.getsignal(number) != signal.SIG_IGN: before[number] = signal.signal(number, stop) # not under nohup
+    try: yield
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
+
+
+def leave(
+    error:BaseException, # what stopped the verb
+    debug:bool, # show its traceback?
+):
+    "Say in one line what went wrong, and end the process with the code that goes with it."
+    from llmbook.core import explain
+    text, code = explain(error)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        sys.stdout.flush()
+    except OSError: os.dup2(null, 1) # nobody reads it, or the disk is full
+    try:
+        if debug: traceback.print_exception(error)
+        if code != 141: print(f'llmbook: {text}', file=sys.stderr, flush=True)
+    except OSError: os.dup2(null, 2)
+    sys.exit(code)
 
 
 def one_of_many(
@@ -66,7 +97,8 @@ def usage()->str: # the verbs, one line each
     for verb, (module, name, _) in VERBS.items():
         doc = getattr(importlib.import_module(module), name).__doc__.split('\n')[0]
         lines.append(f'  {verb:10} {doc}')
-    return '\n'.join(lines)
+    codes = main.__doc__.split('\n\n')[1].split()
+    return '\n'.join([*lines, '', *textwrap.wrap(' '.join(codes), 78)])
 
 
 def act(

@@ -172,8 +172,10 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path):
     assert (done.returncode, done.stdout, done.stderr.count('\n')) == (2, '', 1) and '--steps' in done.stderr
 
 
-def test_debug_shows_the_traceback():
-    with pytest.raises(UserError): main(['generate', '--model', 'nowhere', '--debug'])
+def test_debug_shows_the_traceback_and_changes_no_code(capsys):
+    with pytest.raises(SystemExit, match='2'): main(['generate', '--model', 'nowhere', '--debug'])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[0].startswith('Traceback') and lines[-1] == 'llmbook: nowhere: no such folder'
 
 
 def test_import_is_light():

@@ -39,10 +39,10 @@ def test_a_file_survives_sigkill(tmp_path):
 
 
 def test_json(tmp_path):
-    obj = {'x': [0.1 + 0.2, 1e-320, math.inf, None], 'path': tmp_path, 'é🙂': 'a\u2028b', 'half': '\ud83d'}
+    obj = {'x': [0.1 + 0.2, 1e-320, None], 'path': tmp_path, 'é🙂': 'a\u2028b', 'half': '\ud83d'}
     back = read_json(write_json(tmp_path/'a.json', obj))
     assert back == obj | {'path': str(tmp_path)}
-    assert math.isnan(read_json(write_json(tmp_path/'n.json', math.nan))) and 'NaN' in (tmp_path/'n.json').read_text()
+    assert read_json(write_json(tmp_path/'n.json', {'a': [math.nan, (-math.inf,)]})) == {'a': [None, [None]]}
     for content in (b'', b'{', b'\xff', b'[' * 100_000):
         (tmp_path/'b.json').write_bytes(content)
         with pytest.raises(UserError, match='not readable as JSON') as e: read_json(tmp_path/'b.json')

@@ -21,12 +21,14 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = dict(enumerate(['text', 'model', 'train', 'scale', 'compress', 'align', 'evaluation', 'serve']))
-TOP = {'000_core': 'core', '002_files': 'files', '004_lesson': 'lesson', '800_book': 'book'}  # modules beside the parts
+TOP = {'000_core': 'core', '001_fields': 'fields', '002_files': 'files', '004_lesson': 'lesson', '006_outputs': 'outputs',
+       '800_book': 'book'}  # modules beside the parts
 PAGES = {'index', 'start', 'commands', 'library', 'layouts'}  # notebooks that are no chapters and export nothing
 BY_HAND = {'__init__.py', '_modidx.py', 'cli.py', '__main__.py'}  # modules that need no notebook
 EARLY = {'joints': 3, 'flags': 3, 'progress': 3}  # written by hand too, with the number that they count as
 EXERCISES = 'exercises'  # the folder of the checks, written by hand
-MACHINERY = {'core', 'files', 'lesson', 'pipeline', 'store', 'hf_format', 'completion', 'trainer_state', 'speed', 'runs',
+MACHINERY = {'core', 'fields', 'files', 'outputs', 'framing', 'lesson', 'pipeline', 'store', 'hf_format', 'completion',
+             'trainer_state', 'speed', 'runs',
              'guard', 'travel', 'shards', 'measure', 'page'}  # chapters about engineering, whose lesson cells may look ahead
 OUTPUT_KB = 300
 LINES, WIDER = 250, {'text.grammar': 290}
