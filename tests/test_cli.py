@@ -13,7 +13,6 @@ import pytest
 
 from llmbook.cli import main
 from llmbook.cli import VERBS
-from llmbook.core import UserError
 from llmbook.flags import read_flags
 
 ROOT = Path(__file__).resolve().parent.parent
