@@ -146,6 +146,16 @@ def _check_own(folder:Path, command:str, args:dict, free:tuple, fresh:bool)->dic
     if changed: raise UserError(f"{folder}: holds another result ({changed}); {fix}, or --fresh to start over")
     return manifest
 
+def _put_back(out:Path|str):
+    "Put back a result that a killed process had set aside, a moment before its new one was in place."
+    folder = Path(out).expanduser()
+    old = folder.with_name(f'.{folder.name}.old') if folder.name else folder
+    if old == folder or not old.is_dir() or folder.is_dir() and visible_files(folder): return
+    FolderLock(old).release() # raises if its writer is still at work
+    (folder/'.lock').unlink(missing_ok=True)
+    if folder.is_dir(): folder.rmdir()
+    os.rename(old, folder)
+
 @contextmanager
 def output_folder(
     out:Path|str, # folder to write
@@ -157,6 +167,7 @@ def output_folder(
     "The folder of a command's result: complete or as it was, written by one process, never another one's."
     inputs = inputs or {}
     free = ('out', 'fresh', *inputs)
+    _put_back(out)
     folder = make_folder(out)
     lock = FolderLock(folder)
     try:

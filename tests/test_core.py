@@ -1,11 +1,18 @@
 "Seeds that never change, guesses at a name, the environment of a run."
 
+import importlib.util
 import json
+import re
+import signal
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from llmbook.core import UserError, current_rank, did_you_mean, environment, generator, rank_zero_first, seed_of
+from llmbook import core
+from llmbook.core import Diverged, Interrupted, UserError, current_rank, did_you_mean, environment, explain, generator
+from llmbook.core import rank_zero_first, seed_of
 
 
 def test_seeds_never_change():
@@ -34,3 +41,36 @@ def test_environment(monkeypatch):
 def test_one_process_is_rank_0_and_goes_straight_through():
     with rank_zero_first(): assert current_rank() == 0
     with pytest.raises(UserError, match='once'), rank_zero_first(): raise UserError('once')
+
+
+def raised(error):
+    try: raise error
+    except BaseException as e: return explain(e)
+
+
+@pytest.mark.parametrize('error, code, words', [
+    (UserError('--x: bad'), 2, '--x: bad'), (Diverged('lost'), 3, 'lost'),
+    (Interrupted(signal.SIGTERM), 143, 'stopped by SIGTERM; nothing was saved'),
+    (Interrupted(signal.SIGHUP, 'saved'), 129, 'saved'),
+    (KeyboardInterrupt(), 130, 'nothing was saved'), (BrokenPipeError(), 141, 'output'),
+    (PermissionError(13, 'Permission denied', 'a.txt'), 2, 'a.txt: permission denied'),
+    (OSError(28, 'No space left on device', b'x'), 2, 'x: no space'),
+    (OSError('odd'), 2, 'odd'), (MemoryError(), 2, 'out of memory'), (RecursionError('too\ndeep'), 2, 'too deep'),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, 'out of memory'),
+    (UnicodeDecodeError('utf-8', b'\xff', 0, 1, 'bad'), 2, 'UnicodeDecodeError'), (type('PanicException', (BaseException,), {})('rust'), 2, 'rust'),
+    (type('SafetensorError', (Exception,), {})('header'), 2, 'header'),
+    (KeyError('steps'), 1, 'a fault of llmbook'), (RuntimeError('odd\nlines'), 1, 'odd lines'), (ValueError(), 1, 'ValueError')])
+def test_every_error_is_one_line_and_a_code(error, code, words):
+    line, found = raised(error)
+    assert found == code and words in line and '\n' not in line
+
+
+def test_the_commit_is_the_librarys_own(tmp_path, monkeypatch):
+    assert re.fullmatch('[0-9a-f]{12}', core._git_commit() or '0' * 12)
+    for command in (['init', '-q'], ['-c', 'user.name=x', '-c', 'user.email=x', 'commit', '-q', '--allow-empty', '-m', 'x']):
+        subprocess.run(['git', *command], cwd=tmp_path, check=True)
+    inside = tmp_path/'.venv/llmbook/__init__.py'
+    inside.parent.mkdir(parents=True)
+    inside.touch()
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: SimpleNamespace(origin=str(inside)))
+    assert core._git_commit() is None
