@@ -70,6 +70,8 @@ def make_folder(
     path = Path(folder).expanduser()
     if not str(folder).strip(): raise UserError("--out: empty; give the name of a folder")
     try:
+        link = next((p for p in (path, *path.parents) if p.is_symlink() and not p.exists()), None)
+        if link: raise UserError(f"{link}: a link that leads nowhere; make its target, or give another --out")
         path = path.resolve()
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError): raise UserError(f"{folder}: a file is in the way; give another --out") from None

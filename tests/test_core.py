@@ -57,7 +57,8 @@ def raised(error):
     (OSError(28, 'No space left on device', b'x'), 2, 'x: no space'),
     (OSError('odd'), 2, 'odd'), (MemoryError(), 2, 'out of memory'), (RecursionError('too\ndeep'), 2, 'too deep'),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, 'out of memory'),
-    (UnicodeDecodeError('utf-8', b'\xff', 0, 1, 'bad'), 2, 'UnicodeDecodeError'), (type('PanicException', (BaseException,), {})('rust'), 2, 'rust'),
+    (UnicodeDecodeError('utf-8', b'\xff', 0, 1, 'bad'), 2, 'UnicodeDecodeError'),
+    (type('PanicException', (BaseException,), {})('rust'), 2, 'rust'),
     (type('SafetensorError', (Exception,), {})('header'), 2, 'header'),
     (KeyError('steps'), 1, 'a fault of llmbook'), (RuntimeError('odd\nlines'), 1, 'odd lines'), (ValueError(), 1, 'ValueError')])
 def test_every_error_is_one_line_and_a_code(error, code, words):

@@ -12,11 +12,12 @@ from llmbook.core import UserError
 from llmbook.files import read_json, write_json, write_text
 from llmbook.outputs import FolderLock, changed_argument, make_folder, output_folder, path_fingerprint
 
-HOLD = 'import sys, time; from llmbook.outputs import FolderLock; x = FolderLock(sys.argv[1]); print("held", flush=True); time.sleep(60)'
+HOLD = ('import sys, time; from llmbook.outputs import FolderLock; x = FolderLock(sys.argv[1]); '
+        'print("held", flush=True); time.sleep(60)')
 
 
-def refusal(work):
-    with pytest.raises(UserError) as e: work()
+def refusal(work, *args, **flags):
+    with pytest.raises(UserError) as e: work(*args, **flags)
     assert '\n' not in str(e.value)
     return str(e.value)
 
@@ -32,7 +33,7 @@ def names(folder): return sorted(p.name for p in folder.rglob('*'))
 def test_a_lock_holds_another_process_off_and_dies_with_its_own(tmp_path):
     child = subprocess.Popen([sys.executable, '-c', HOLD, tmp_path], stdout=subprocess.PIPE)
     assert child.stdout.readline() == b'held\n'
-    said = refusal(lambda: FolderLock(tmp_path))
+    said = refusal(FolderLock, tmp_path)
     assert f'process {child.pid} on ' in said and 'is writing there' in said
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -69,10 +70,11 @@ def test_places_where_no_folder_can_be(tmp_path):
     write_text(tmp_path/'file', 'mine')
     os.symlink(tmp_path/'gone/away', tmp_path/'dangling')
     os.symlink(tmp_path/'loop', tmp_path/'loop')
-    assert make_folder(tmp_path/'dangling').is_dir()  # the link may be followed
-    for place in (tmp_path/'file', tmp_path/'file/x', tmp_path/'loop', '', ' ', '/dev/null', '/dev/null/x', 'a\0b', tmp_path/('x'*300),
-                  '/proc/nothing'):
-        refusal(lambda: make_folder(place))
+    os.symlink(tmp_path, tmp_path/'link')
+    assert make_folder(tmp_path/'link/x') == tmp_path/'x'
+    for place in (tmp_path/'file', tmp_path/'file/x', tmp_path/'loop', tmp_path/'dangling', tmp_path/'dangling/x', '', ' ',
+                  '/dev/null', '/dev/null/x', 'a\0b', tmp_path/('x'*300), '/proc/nothing'):
+        refusal(make_folder, place)
     assert (tmp_path/'file').read_text() == 'mine'
 
 
@@ -86,9 +88,9 @@ def test_the_same_command_writes_again_another_is_refused(tmp_path):
     write(out)
     write(out)
     assert names(out) == ['manifest.json', 'words.txt'] and (out/'words.txt').read_text() == 'old'
-    assert "(--words was old, now new)" in refusal(lambda: write(out, 'new'))
-    assert 'not written by llmbook tokens' in refusal(lambda: write(out, command='tokens'))
-    assert 'not written by llmbook tokens' in refusal(lambda: write(out, command='tokens', fresh=True))
+    assert "(--words was old, now new)" in refusal(write, out, 'new')
+    assert 'not written by llmbook tokens' in refusal(write, out, command='tokens')
+    assert 'not written by llmbook tokens' in refusal(write, out, command='tokens', fresh=True)
     write(out, 'new', fresh=True)
     assert (out/'words.txt').read_text() == 'new' and (tmp_path/'out.old1/words.txt').read_text() == 'old'
     assert sorted(p.name for p in tmp_path.iterdir()) == ['out', 'out.old1']
@@ -96,13 +98,14 @@ def test_the_same_command_writes_again_another_is_refused(tmp_path):
 
 def test_what_somebody_else_wrote_stays(tmp_path):
     write_text(tmp_path/'mine/notes.txt', 'mine')
-    for fresh in (False, True): assert 'notes.txt, which llmbook words did not write' in refusal(lambda: write(tmp_path/'mine', fresh=fresh))
+    for fresh in (False, True):
+        assert 'notes.txt, which llmbook words did not write' in refusal(write, tmp_path/'mine', fresh=fresh)
     write_json(tmp_path/'json/manifest.json', [1])
     write_json(tmp_path/'odd/manifest.json', {'command': 'words', 'args': 3, 'files': {}})
-    for name in ('json', 'odd'): refusal(lambda: write(tmp_path/name))
+    for name in ('json', 'odd'): refusal(write, tmp_path/name)
     write(tmp_path/'both')
     write_text(tmp_path/'both/sub/notes.txt', 'mine')
-    for fresh in (False, True): assert 'sub/notes.txt' in refusal(lambda: write(tmp_path/'both', fresh=fresh))
+    for fresh in (False, True): assert 'sub/notes.txt' in refusal(write, tmp_path/'both', fresh=fresh)
     write_text(tmp_path/'hidden/.ipynb_checkpoints/x', '')
     write(tmp_path/'hidden')
     assert (tmp_path/'mine/notes.txt').read_text() == 'mine' == (tmp_path/'both/sub/notes.txt').read_text()
