@@ -6,7 +6,8 @@
 __all__ = ['Field', 'check_fields']
 
 # %% ../nbs/001_fields.ipynb #48b183db
-import math
+import json
+import sys
 import typing
 from collections.abc import Mapping
 
@@ -16,32 +17,33 @@ from .core import UserError, did_you_mean
 class Field(typing.NamedTuple):
     "What a value must be."
     kind: type|tuple # int, float, str, bool, list, dict, or several of them
-    low: float=-math.inf # smallest number
-    high: float=math.inf # largest number
+    low: float=-sys.float_info.max # smallest number; NaN and infinity are in no range
+    high: float=sys.float_info.max # largest number
     optional: bool=False # may it be missing, or null?
 
-_WORDS = {int: 'a whole number', float: 'a number', str: 'a text', bool: 'true or false', list: 'a list', dict: 'an object'}
+_LARGEST = sys.float_info.max
+_WORDS = {int: 'a whole number', float: 'a finite number', str: 'text', bool: 'true or false', list: 'a list', dict: 'an object'}
 
 def _fits(value, field:Field)->bool:
-    "Has a value the type and the range of a field?"
+    "Does a value have the type and the range of a field?"
     kinds = field.kind if isinstance(field.kind, tuple) else (field.kind,)
     if isinstance(value, bool): return bool in kinds # or it would pass for a number
     if isinstance(value, int) and float in kinds: kinds += (int,)
     if not isinstance(value, kinds): return False
     if not isinstance(value, (int, float)): return True
-    return field.low <= value <= field.high # NaN is in no range
+    return field.low <= value <= field.high # False for NaN
 
 def _wanted(field:Field)->str:
     "A field in words."
     kinds = field.kind if isinstance(field.kind, tuple) else (field.kind,)
     words = ' or '.join(_WORDS[kind] for kind in kinds)
-    if field.high < math.inf: return f'{words} from {field.low:g} to {field.high:g}'
-    return f'{words} of at least {field.low:g}' if field.low > -math.inf else words
+    if field.high < _LARGEST: return f'{words} from {field.low:g} to {field.high:g}'
+    return f'{words} of at least {field.low:g}' if field.low > -_LARGEST else words
 
 # %% ../nbs/001_fields.ipynb #6dac601c
 def _shown(value)->str:
     "A value as JSON spells it, cut to one short line."
-    text = ' '.join(repr(value).split())
+    text = ' '.join(json.dumps(value, default=str).split())
     return text if len(text) <= 40 else text[:37] + '...'
 
 def check_fields(
@@ -54,9 +56,8 @@ def check_fields(
     if not isinstance(obj, Mapping): raise UserError(f"{where}: {_shown(obj)} is not an object with names and values")
     for name, field in fields.items():
         value = obj.get(name)
-        if value is None:
-            if field.optional: continue
-            raise UserError(f"{where}: {name!r} is missing; it must be {_wanted(field)}")
+        if value is None and field.optional: continue
+        if name not in obj: raise UserError(f"{where}: {name!r} is missing; it must be {_wanted(field)}")
         if not _fits(value, field):
             raise UserError(f"{where}: {name!r} is {_shown(value)}; it must be {_wanted(field)}")
     for name in obj:
