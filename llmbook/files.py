@@ -42,6 +42,9 @@ def atomic_write(
             f.flush()
             os.fsync(f.fileno())
         os.replace(stage, path)
+    except OSError as e:
+        if e.filename is None: e.filename = str(path) # a full disk does not say which file it was
+        raise
     finally: stage.unlink(missing_ok=True)
 
 # %% ../nbs/002_files.ipynb #59992435
@@ -177,6 +180,19 @@ def remove_leftovers(
         else: remove_path(p)
 
 # %% ../nbs/002_files.ipynb #90ffd388
+def _seal(
+    stage:Path, # a folder that has been filled
+    facts:dict, # for the manifest
+):
+    "Make the disk confirm every file, then write the manifest."
+    files = _files_in(stage)
+    for p in files.values(): flush(p)
+    checksums = {name: sha256_of(p) for name, p in files.items()}
+    write_json(stage/'manifest.json', facts | {'format': 1, 'files': checksums})
+    for p in stage.rglob('*'):
+        if p.is_dir(): flush(p)
+    flush(stage)
+
 @contextmanager
 def atomic_folder(
     folder:Path, # the folder to be
@@ -188,19 +204,15 @@ def atomic_folder(
     is_step = re.fullmatch(STEP, folder.name)
     remove_leftovers(folder.parent, STEP if is_step else re.escape(folder.name))
     stage.mkdir(parents=True)
-    try: yield stage
-    except BaseException:
+    try:
+        yield stage
+        _seal(stage, facts)
+        if folder.exists(): os.rename(folder, aside)
+        os.rename(stage, folder)
+    except BaseException: # an error of the filler; a full disk; a place that cannot be renamed
+        if aside.exists() and not folder.exists(): os.rename(aside, folder)
         remove_path(stage)
         raise
-    files = _files_in(stage)
-    for p in files.values(): flush(p)
-    checksums = {name: sha256_of(p) for name, p in files.items()}
-    write_json(stage/'manifest.json', facts | {'format': 1, 'files': checksums})
-    for p in stage.rglob('*'):
-        if p.is_dir(): flush(p)
-    flush(stage)
-    if folder.exists(): os.rename(folder, aside)
-    os.rename(stage, folder)
     for p in (folder.parent, folder.parent.parent): flush(p) # the parent may be new too
     shutil.rmtree(aside, ignore_errors=True)
 

@@ -26,15 +26,15 @@ def make_folder(
     folder:Path|str, # to make
 )->Path: # the folder, `~` and links resolved
     "Make a folder, and make sure that files can be written in it. Raises `UserError` where that is not possible."
-    path = Path(folder).expanduser()
     if not str(folder).strip(): raise UserError("--out: empty; give the name of a folder")
     try:
+        path = Path(folder).expanduser()
         link = next((p for p in (path, *path.parents) if p.is_symlink() and not p.exists()), None)
         if link: raise UserError(f"{link}: a link that leads nowhere; make its target, or give another --out")
         path = path.resolve()
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError): raise UserError(f"{folder}: a file is in the way; give another --out") from None
-    except (OSError, RuntimeError, ValueError) as e: # RuntimeError: a loop of links; ValueError: a zero byte
+    except (OSError, RuntimeError, ValueError) as e: # RuntimeError: a loop of links, or ~ of nobody; ValueError: a zero byte
         reason = getattr(e, 'strerror', None) or str(e)
         raise UserError(f"{folder}: cannot be made ({reason.lower()}); give another --out") from None
     if not os.access(path, os.W_OK | os.X_OK): raise UserError(f"{folder}: no permission to write there; give another --out")

@@ -73,7 +73,7 @@ def test_places_where_no_folder_can_be(tmp_path):
     os.symlink(tmp_path, tmp_path/'link')
     assert make_folder(tmp_path/'link/x') == tmp_path/'x'
     for place in (tmp_path/'file', tmp_path/'file/x', tmp_path/'loop', tmp_path/'dangling', tmp_path/'dangling/x', '', ' ',
-                  '/dev/null', '/dev/null/x', 'a\0b', tmp_path/('x'*300), '/proc/nothing'):
+                  '/dev/null', '/dev/null/x', 'a\0b', '~nobody_here/x', tmp_path/('x'*300), '/proc/nothing'):
         refusal(make_folder, place)
     assert (tmp_path/'file').read_text() == 'mine'
 
