@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from llmbook.core import UserError
-from llmbook.text.batches import IGNORE, Stream, _ragged_arange, document_batches, pack, split_batch, split_documents
+from llmbook.text.batches import IGNORE, PackedRows, Stream, _ragged_arange, document_batches, get_batch, pack, split_batch
+from llmbook.text.batches import split_documents
 from llmbook.text.bpe import PAD
 
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
@@ -176,3 +177,30 @@ def test_filling_is_fast(shape):
         stream[step]
         times.append(time.perf_counter() - began)
     assert np.median(times) < 0.02
+
+
+def test_rows_are_padded_with_the_stores_own_id():
+    store = Plain([6, 12, 4, 5])
+    store.pad, store.vocab_size, store.folder = 7, 10**6, 'own'
+    batch = PackedRows(store, 8).fill(np.arange(3))
+    assert set(batch['ids'][batch['segments'] == 0].tolist()) == {7} and (batch['labels'][batch['segments'] == 0] == IGNORE).all()
+    store.pad = None
+    assert set(PackedRows(store, 8).fill(np.arange(3))['ids'][batch['segments'] == 0].tolist()) == {PAD}
+    for pad, filled in ((None, PAD), (9, 9)):
+        batch, = document_batches([[1, 2, 3, 4], [5, 6]], 8, pad=pad)
+        assert sorted(batch['ids'].tolist()) == sorted([[1, 2, 3], [5, filled, filled]])
+
+
+def test_stretches_of_an_array(tmp_path):
+    np.save(tmp_path/'ids.npy', np.arange(1000, dtype=np.uint16))
+    ids = np.load(tmp_path/'ids.npy', mmap_mode='r')
+    for source in (ids, torch.from_numpy(np.array(ids, np.int32)), ids.tolist()):
+        x, y = get_batch(source, 7, 500, np.random.default_rng(0))
+        assert x.shape == y.shape == (500, 7) and x.dtype == y.dtype == torch.int64 and y.is_contiguous()
+        assert torch.equal(y, x + 1) and torch.equal(x, x[:, :1] + torch.arange(7))
+    again = get_batch(ids, 7, 500, np.random.default_rng(0))
+    assert torch.equal(again[0], x) and not torch.equal(get_batch(ids, 7, 500, np.random.default_rng(1))[0], x)
+    starts = get_batch(np.arange(10), 7, 2000, np.random.default_rng(0))[0][:, 0]
+    assert set(starts.tolist()) == {0, 1, 2}  # the last answer is the last id
+    with pytest.raises(UserError, match='7 ids are too few for a block of 7'):
+        get_batch(np.arange(7), 7, 1, np.random.default_rng(0))

@@ -3,6 +3,9 @@
 import json
 import pickle
 import random
+import subprocess
+import sys
+import time
 import unicodedata
 
 import pytest
@@ -181,4 +184,87 @@ def test_stage(texts, tmp_path, capsys):
     tokenizer(str(tmp_path/'short.txt'), vocab_size=400, out=str(tmp_path/'short'))
     assert 'the vocabulary is 266, not 400' in capsys.readouterr().out
     with pytest.raises(UserError): tokenizer(str(tmp_path/'missing.txt'), out=str(tmp_path/'none'))
-    assert sorted(p.name for p in out.iterdir()) == ['chat_template.jinja', 'tokenizer.json', 'tokenizer_config.json']
+    names = ['chat_template.jinja', 'manifest.json', 'tokenizer.json', 'tokenizer_config.json']
+    assert sorted(p.name for p in out.iterdir()) == names
+
+
+def test_half_characters_and_wrong_ids(bpe):
+    rust = as_tokenizer(bpe)
+    assert bpe.encode('a\ud83d b') == bpe.encode('a? b') == m.text_tokenizer(rust).encode_texts(['a\ud83d b'])[0]
+    assert m.byte_ids('\ud83d') == m.byte_ids('?') and bytes_per_token(rust, ['\ud83d']) == 1
+    assert count_words(['\ud83d']) and train_tokenizer(['on\ud83d on'], 300)
+    for ids in ([-1], [5, bpe.vocab_size], [-bpe.vocab_size]):
+        with pytest.raises(UserError, match='no such id; there are 0 to') as e: bpe.decode(ids)
+        assert '\n' not in str(e.value)
+
+
+LONG = {'spaces': 'on on' + ' ' * 200_000, 'letters': 'ACGT' * 50_000, 'digits': '0123456789' * 20_000, 'dashes': '-' * 200_000}
+
+
+@pytest.mark.parametrize('kind', LONG)
+def test_one_long_word_is_learnt_from_in_linear_time(kind):
+    began = time.perf_counter()
+    tokenizer = train_tokenizer([LONG[kind], 'on on on'], 400)
+    assert time.perf_counter() - began < 5  # 400 times as long before
+    assert merges_of(tokenizer) == train_bpe(count_words([LONG[kind], 'on on on']), 400 - FIRST_MERGE)
+    assert max(len(word) for word in count_words([LONG[kind]])) <= 257
+
+
+def test_the_longest_word_that_is_not_cut():
+    assert max(map(len, count_words(['x' * 256]))) == 256 and dict(count_words(['y' * 257])) == {'y' * 256: 1, 'y': 1}
+    ids = BPE(train_bpe(count_words(['z' * 700] * 2), 8)).encode('z' * 512)
+    assert len(ids) == 2  # encoding cuts nothing: its merges are 256 letters long
+
+
+@pytest.mark.parametrize('ties', ['tokenizers', 'bytes', 'id'])
+def test_ties(ties, texts):
+    "Against a trainer that counts everything anew, with each of the orders written out."
+    words = count_words(texts[:3])
+    first = {'tokenizers': m._tie_break, 'id': tuple}
+    split, merges, pieces = [(m.byte_ids(w), n) for w, n in words.items()], [], m._first_pieces()
+    for new in range(FIRST_MERGE, FIRST_MERGE + 60):
+        counts = pair_counts(split)
+        top = [pair for pair, n in counts.items() if n == max(counts.values())]
+        if ties == 'bytes': pair = max(top, key=lambda p: (pieces[p[0]], pieces[p[1]]))
+        else: pair = min(top, key=first[ties])
+        merges.append(pair)
+        pieces.append(pieces[pair[0]] + pieces[pair[1]])
+        split = [(merge(ids, pair, new), n) for ids, n in split]
+    assert train_bpe(words, 60, ties=ties) == merges
+    with pytest.raises(UserError, match='give tokenizers, bytes, id'): train_bpe({'on': 2}, 1, ties='first')
+
+
+def test_stage_keeps_an_older_result_and_leaves_strangers_alone(texts, tmp_path):
+    (tmp_path/'a.txt').write_text(texts[0])
+    (tmp_path/'rows.jsonl').write_text('{"text": "a"}\n{"title": "b"}\n')
+    out = tokenizer(str(tmp_path/'a.txt'), vocab_size=300, out=str(tmp_path/'out'))
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    for text, size, words in (('typo.txt', 300, 'no such file'), ('rows.jsonl', 300, 'row 2'), ('a.txt', 3, 'too small'),
+                              ('a.txt', 310, '--vocab-size was 300, now 310'), ('', 300, 'did not write|apart|folder')):
+        with pytest.raises(UserError, match=words): tokenizer(str(tmp_path/text), vocab_size=size, out=str(out))
+        assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert tokenizer(str(tmp_path/'a.txt'), vocab_size=310, out=str(out), fresh=True) == out
+    assert (tmp_path/'out.old1/tokenizer.json').read_bytes() == before['tokenizer.json']
+    (tmp_path/'mine').mkdir()
+    (tmp_path/'mine/tokenizer.json').write_text('mine')
+    with pytest.raises(UserError, match='did not write'): tokenizer(str(tmp_path/'a.txt'), out=str(tmp_path/'mine'))
+    assert (tmp_path/'mine/tokenizer.json').read_text() == 'mine'
+
+
+MEASURED = '''
+import resource, sys
+from llmbook.text.bpe import tokenizer
+from llmbook.text.store import tokens
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+tokenizer('text.txt', 600, 'tokenizer') if sys.argv[1] == 'tokenizer' else tokens('text.txt', 'tokenizer', 'tokens')
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+'''
+
+
+@pytest.mark.slow
+def test_memory_is_a_small_multiple_of_a_text(texts, tmp_path):
+    text = '\n'.join(texts)
+    size = (tmp_path/'text.txt').write_text(text * (20_000_000 // len(text)))
+    for verb in ('tokenizer', 'tokens'):
+        run = subprocess.run([sys.executable, '-c', MEASURED, verb], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert int(run.stdout.split()[-1]) < 30 * size, verb  # 135 before

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbook.core import UserError
-from llmbook.text.corpus import HELD_START, _docstrings, _file_documents, as_documents, corpus, hold_out, hub_documents
-from llmbook.text.corpus import local_documents, mix, pydoc_documents, source_documents, world_documents, write_documents
+from llmbook.text import documents as documents_module
+from llmbook.text.corpus import HELD_START, _docstrings, corpus, hold_out, hub_documents
+from llmbook.text.corpus import mix, pydoc_documents, source_documents, world_documents, write_documents
+from llmbook.text.documents import Skipped, _file_documents, as_documents, local_documents
 
 ROWS = [{'id': 'a', 'text': 'one\u2028two \x85 three'}, {'id': 7, 'text': 'é🙂', 'url': 'b.org'}]
 DOCUMENTS = [{'id': 'a', 'text': 'one\u2028two \x85 three', 'meta': {}}, {'id': '7', 'text': 'é🙂', 'meta': {'url': 'b.org'}}]
@@ -33,7 +36,7 @@ def test_rows(name, content, tmp_path):
                                         ('v1.2.md.gz', gzip.compress)])
 def test_plain_text_is_one_document(name, pack, tmp_path):
     (tmp_path/name).write_bytes(pack('one\n\nzwei é\n'.encode()))
-    assert list(_file_documents(tmp_path/name)) == [{'id': name, 'text': 'one\n\nzwei é\n', 'meta': {}}]
+    assert list(_file_documents(tmp_path/name, Skipped())) == [{'id': name, 'text': 'one\n\nzwei é\n', 'meta': {}}]
 
 
 def test_parquet(tmp_path):
@@ -179,3 +182,144 @@ def test_the_verb(tmp_path, capsys):
     with pytest.raises(UserError, match='empty'): write_documents(tmp_path/'c', [])
     with pytest.raises(UserError, match='empty'): write_documents(tmp_path/'a', [])
     assert len(list(local_documents(tmp_path/'a'))) == 3 and not (tmp_path/'c/documents.jsonl').exists()
+
+
+def counted(path):
+    left_out = Skipped()
+    return [d['text'] for d in local_documents(path, left_out)], dict(left_out)
+
+
+def test_everything_given_is_read_and_the_rest_is_counted(tmp_path, capsys):
+    (tmp_path/'rows.jsonl').write_bytes(jsonl([{'text': f'row {i}'} for i in range(25_000)] + [{'text': ' '}] * 3))
+    assert corpus(str(tmp_path/'rows.jsonl'), str(tmp_path/'all'))['documents'] == 25_000
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1 and 'empty documents: 3 (the first: rows.jsonl#25000)' in said.err
+    assert json.loads((tmp_path/'all/corpus.json').read_text())['left_out'] == {'empty documents': 3}
+    assert corpus(str(tmp_path/'rows.jsonl'), str(tmp_path/'few'), docs=24_990)['documents'] == 24_990
+    assert '10 (the first: rows.jsonl#24990)' in capsys.readouterr().err
+    corpus('pydoc', str(tmp_path/'manual'), docs=2)
+    assert 'pydoc holds after the first 2' in capsys.readouterr().err
+
+
+def test_names_that_are_not_read_are_counted(tmp_path):
+    for name in ('a.txt', 'B.TXT', 'c.png', 'd.PNG', 'noext', '.hidden.txt', '.ipynb_checkpoints/a-checkpoint.txt', 'sub/e.md'):
+        (tmp_path/name).parent.mkdir(exist_ok=True)
+        (tmp_path/name).write_text(name)
+    (tmp_path/'f.txt').write_text('\n')
+    (tmp_path/'link').symlink_to(tmp_path/'sub')
+    (tmp_path/'gone.txt').symlink_to(tmp_path/'nothing')
+    (tmp_path/'file.txt').symlink_to(tmp_path/'a.txt')
+    os.mkfifo(tmp_path/'pipe.txt')
+    assert counted(tmp_path) == (['B.TXT', 'a.txt', 'a.txt', 'sub/e.md'], {
+        'hidden names': 2, '.png files': 2, 'empty documents': 1, 'links that lead nowhere': 1, 'links to folders': 1,
+        'other files': 1, 'pipes and devices': 1})
+
+
+def test_a_finished_corpus_is_read_alone_and_without_what_it_holds_out(tmp_path):
+    for name in ('world', 'pydoc'):
+        write_documents(tmp_path/name, [{'id': name, 'text': f'{name} train'}])
+        write_documents(tmp_path/name/'val', [{'id': name, 'text': f'{name} held out'}])
+        (tmp_path/name/'corpus.json').write_text('{}')
+    (tmp_path/'world/notes.txt').write_text('beside')
+    (tmp_path/'more.txt').write_text('more')
+    assert counted(tmp_path) == (['more', 'pydoc train', 'world train'], {
+        'held-out folders beside documents.jsonl': 2, 'other names beside documents.jsonl': 1})
+    assert counted(tmp_path/'world/val') == (['world held out'], {})
+
+
+def test_the_report_is_short(capsys):
+    left_out = Skipped()
+    for i in range(12): left_out.add(f'.x{i} files', 'caf\udce9')
+    left_out.report()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 9 and lines[-1] == 'left out: 4 of 4 more kinds' and r'caf\udce9' in lines[0]
+
+
+def test_an_older_result_survives_mistakes(tmp_path):
+    (tmp_path/'a.jsonl').write_bytes(jsonl(ROWS))
+    out = tmp_path/'out'
+    corpus(str(tmp_path/'a.jsonl'), str(out))
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    (tmp_path/'bad.jsonl').write_bytes(jsonl(ROWS) + b'{"title": 1}\n')
+    for source, words in (('bad.jsonl', 'row 3'), ('typo.jsonl', 'no such file'), ('a.jsonl/..', 'no such file')):
+        with pytest.raises(UserError, match=words): corpus(str(tmp_path/source), str(out))
+        assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    corpus(str(tmp_path/'a.jsonl'), str(out))
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    with pytest.raises(UserError, match='--docs was None, now 1'): corpus(str(tmp_path/'a.jsonl'), str(out), docs=1)
+    assert corpus(str(tmp_path/'a.jsonl'), str(out), docs=1, fresh=True)['documents'] == 1
+    assert {p.name: p.read_bytes() for p in (tmp_path/'out.old1').iterdir() if p.name != '.lock'} == before
+
+
+def test_what_is_not_ours_is_not_overwritten(tmp_path):
+    mine = tmp_path/'mine'
+    mine.mkdir()
+    (mine/'documents.jsonl').write_bytes(jsonl(ROWS))
+    for source, out in ((mine, mine), (mine, mine/'new'), (mine/'documents.jsonl', mine), (mine/'documents.jsonl', tmp_path)):
+        with pytest.raises(UserError, match='must lie apart'): corpus(str(source), str(out))
+    for source, words in (('world', 'did not write'), ('', '--source: empty')):
+        with pytest.raises(UserError, match=words): corpus(source, str(mine), docs=1)
+    assert [p.name for p in mine.iterdir()] == ['documents.jsonl'] and (mine/'documents.jsonl').read_bytes() == jsonl(ROWS)
+
+
+def test_devices_and_pipes_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path/'pipe.jsonl')
+    (tmp_path/'null.txt').symlink_to('/dev/zero')
+    (tmp_path/'gone.txt').symlink_to(tmp_path/'nothing')
+    for name, words in (('pipe.jsonl', 'a pipe or a device'), ('null.txt', 'a pipe or a device'), ('gone.txt', 'no such file'),
+                        ('zero\0.txt', 'no such file')):
+        for read in (lambda p: list(local_documents(p)), lambda p: corpus(str(p), str(tmp_path/'out'))):
+            with pytest.raises(UserError, match=words): read(tmp_path/name)
+
+
+def test_names_and_texts_with_any_bytes(tmp_path):
+    folder = os.fsencode(tmp_path) + b'/caf\xe9'
+    os.mkdir(folder)
+    with open(folder + b'/\xff.txt', 'wb') as f: f.write(b'a\0b')
+    assert corpus(os.fsdecode(folder), str(tmp_path/'out')) == {'documents': 1, 'bytes': 3}
+    document, = local_documents(tmp_path/'out')
+    assert document == {'id': '?.txt', 'text': 'a\0b', 'meta': {}}
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path/'A.TXT').write_text('words')
+    assert [d['text'] for d in local_documents('~/A.TXT')] == ['words']
+    corpus('~/A.TXT', '~/out')
+    assert (tmp_path/'out/documents.jsonl').exists()
+    with pytest.raises(UserError, match='no such file'): list(source_documents('none.JSONL.GZ'))
+
+
+@pytest.mark.parametrize('column', [
+    pa.array([0, 10**15], pa.timestamp('s')), pa.array([0, 10**18 - 1], pa.timestamp('ms', 'UTC')),
+    pa.array([0, 3_000_000], pa.date32()), pa.array([0, 1], pa.timestamp('s', 'no/where')),
+    pa.array([1, 2], pa.time64('ns')), pa.array([b'\xff', b'a']), pa.array([0, 2**62], pa.duration('us'))])
+def test_a_column_that_python_cannot_hold_does_not_stop_the_text(column, tmp_path):
+    pq.write_table(pa.table({'when': column, 'text': ['one', 'two'], 'id': ['a', 'b']}), tmp_path/'t.parquet')
+    left_out = Skipped()
+    found = list(local_documents(tmp_path/'t.parquet', left_out))
+    assert [(d['id'], d['text']) for d in found] == [('a', 'one'), ('b', 'two')]
+    assert sum(d['meta']['when'] is None for d in found) == left_out.total()
+    assert write_documents(tmp_path/'out', found)['documents'] == 2
+
+
+@pytest.mark.parametrize('name', ['a.txt.gz', 'a.jsonl.gz', 'A.JSONL.GZ', 'a.parquet'])
+def test_a_bomb_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(documents_module, '_FREE', 1 << 20)
+    row = jsonl([{'text': 'x' * 3_000_000}])
+    if name.endswith('parquet'):
+        table = pa.table({'text': ['x' * 1_000_000 + str(i) for i in range(3)]})
+        pq.write_table(table, tmp_path/name, compression='zstd', use_dictionary=False, write_statistics=False)
+    else: (tmp_path/name).write_bytes(gzip.compress(row))
+    with pytest.raises(UserError, match='unpack to more than') as e: list(local_documents(tmp_path/name))
+    assert '\n' not in str(e.value)
+    monkeypatch.setattr(documents_module, '_FREE', 1 << 22)
+    assert list(local_documents(tmp_path/name))
+
+
+def test_one_long_line(tmp_path):
+    (tmp_path/'a.jsonl').write_bytes(jsonl([{'text': 'word ' * 2_000_000}]))
+    (tmp_path/'b.jsonl').write_bytes(b'{"text": "' + b'x' * 10_000_000)
+    assert len(next(local_documents(tmp_path/'a.jsonl'))['text']) == 10_000_000
+    with pytest.raises(UserError, match='line 1: not a JSON') as e: list(local_documents(tmp_path/'b.jsonl'))
+    assert len(str(e.value)) < 300

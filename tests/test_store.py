@@ -1,5 +1,7 @@
 "Token ids on disk: what a store gives back is what was encoded, and a broken or foreign one is refused in one line."
 
+import json
+import os
 import tracemalloc
 
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from tokenizers import AddedToken
 
 from llmbook.core import UserError
+from llmbook.text import store as store_module
+from llmbook.text.batches import PackedRows
 from llmbook.text.bpe import BEGIN, BPE, END, as_tokenizer, count_words, save_tokenizer, train_bpe
 from llmbook.text.store import TokenStore, encode_documents, fingerprint, tokens, write_store
 
@@ -90,8 +94,95 @@ def test_the_verb_writes_all_that_training_needs(tokenizer, tmp_path, capsys):
     assert counts['train']['bytes'] == 3 * counts['val']['bytes'] == 1800
     assert {p.name for p in (tmp_path/'out').iterdir()} >= {'tokens.json', 'tokenizer.json', 'val.ids.npy'}
     assert 'bytes per token' in capsys.readouterr().out
-    tokens(str(tmp_path/'a.txt'), str(tmp_path/'out'), str(tmp_path/'out'))  # its own tokenizer
-    assert list(TokenStore(tmp_path/'out').meta['splits']) == ['train']
+    with pytest.raises(UserError, match='must lie apart from --tokenizer'):
+        tokens(str(tmp_path/'a.txt'), str(tmp_path/'out'), str(tmp_path/'out'))
+    tokens(str(tmp_path/'a.txt'), str(tmp_path/'out'), str(tmp_path/'two'))  # the tokenizer beside tokens
+    assert list(TokenStore(tmp_path/'two').meta['splits']) == ['train']
     for folder, val, words in (('tokenizer', 1.5, '--val 1.5'), ('no', 0.0, 'no such folder')):
         with pytest.raises(UserError, match=words):
             tokens(str(tmp_path/'a.txt'), str(tmp_path/folder), str(tmp_path/'out'), val=val)
+
+
+def test_tokens_json_is_read_by_its_fields(tokenizer, tmp_path):
+    write_store(tmp_path, {'train': [{'text': 'the cat'}]}, tokenizer)
+    good = json.loads((tmp_path/'tokens.json').read_text())
+    split = good['splits']['train']
+    bad = [{k: v for k, v in good.items() if k != name} for name in ('vocab_size', 'splits')]
+    bad += [good | changed for changed in (
+        {'vocab_size': '284'}, {'vocab_size': 0}, {'vocab_size': None}, {'splits': []}, {'splits': {'train': None}},
+        {'splits': {'train': split | {'tokens': '9'}}}, {'splits': {'train': split | {'tokens': -1}}},
+        {'splits': {'train': {'documents': 1, 'bytes': 7}}}, {'ends': 2}, {'ends': ['2']}, {'begin': 'x'}, {'pad': -1},
+        {'tokenizer': 7})]
+    for meta in [*bad, [], None, 'x']:
+        (tmp_path/'tokens.json').write_text(json.dumps(meta))
+        with pytest.raises(UserError) as e: TokenStore(tmp_path)
+        assert 'tokens.json' in str(e.value) and '\n' not in str(e.value), meta
+    (tmp_path/'tokens.json').write_text('[' * 100_000)
+    with pytest.raises(UserError, match='not readable as JSON'): TokenStore(tmp_path)
+    before = {k: v for k, v in good.items() if k not in ('begin', 'ends', 'pad')}  # as stores were written once
+    (tmp_path/'tokens.json').write_text(json.dumps(before))
+    assert (store := TokenStore(tmp_path)).pad is store.begin is None and store.ends == ()
+
+
+@pytest.mark.parametrize('name, values, words', [
+    ('ids', np.zeros(4, np.float32), 'float32'), ('ids', np.zeros(4, np.int64), 'int64'), ('ids', np.zeros(4, bool), 'bool'),
+    ('ids', np.zeros((2, 2), np.uint16), '2 dimensions'), ('ids', np.array(4, np.uint16), '0 dimensions'),
+    ('ids', np.array([{}], object), 'do not open'), ('ids', np.zeros(4, '>u2'), '>u2|uint16'),
+    ('ids', np.array([1, 2, 9, 284], np.uint16), 'the id 284, but its vocabulary has 276'),
+    ('starts', np.array([0, 4.0]), 'float64'), ('starts', np.array([0, 5, 4]), 'do not rise'),
+    ('starts', np.array([1, 4]), 'do not rise'),
+    ('starts', np.array([], np.int64), 'do not rise'), ('starts', np.array([0, -3, 4]), 'do not rise')])
+def test_arrays_of_other_kinds_are_refused(name, values, words, tokenizer, tmp_path):
+    write_store(tmp_path, {'train': [{'text': 'xy'}]}, tokenizer)
+    assert len(TokenStore(tmp_path).ids) == 4
+    np.save(tmp_path/f'train.{name}.npy', values, allow_pickle=True)
+    with pytest.raises(UserError, match=words) as e: TokenStore(tmp_path)
+    assert '\n' not in str(e.value)
+
+
+def test_a_pipe_instead_of_a_file(tokenizer, tmp_path):
+    for name in ('train.ids.npy', 'train.starts.npy', 'tokens.json'):
+        write_store(tmp_path, {'train': [{'text': 'xy'}]}, tokenizer)
+        (tmp_path/name).unlink()
+        os.mkfifo(tmp_path/name)
+        with pytest.raises(UserError, match='a pipe or a device'): TokenStore(tmp_path)
+        (tmp_path/name).unlink()
+
+
+def test_a_wrong_id_between_the_samples_stops_at_its_batch(tokenizer, tmp_path, monkeypatch):
+    write_store(tmp_path, {'train': [{'text': 'the cat sat on the mat ' * 9}] * 9}, tokenizer)
+    ids = np.load(tmp_path/'train.ids.npy')
+    ids[len(ids) // 2] = 60_000
+    np.save(tmp_path/'train.ids.npy', ids)
+    with pytest.raises(UserError, match='the id 60000'): TokenStore(tmp_path)
+    monkeypatch.setattr(store_module, '_SAMPLES', 2)
+    monkeypatch.setattr(store_module, '_SAMPLE', 10)
+    rows = PackedRows(TokenStore(tmp_path), 16)
+    with pytest.raises(UserError, match='the id 60000, but its vocabulary'):
+        for i in range(len(rows.packed)): rows.fill(np.array([i]))
+
+
+def test_an_older_store_survives_mistakes(tokenizer, tmp_path):
+    (tmp_path/'a.txt').write_text('the cat sat on the mat. ' * 100)
+    (tmp_path/'bad.jsonl').write_text('{"text": "a"}\n{"title": "b"}\n')
+    save_tokenizer(tokenizer, tmp_path/'tokenizer')
+    out = tmp_path/'out'
+    def run(text, folder='tokenizer', **more): return tokens(str(tmp_path/text), str(tmp_path/folder), str(out), **more)
+    counts = run('a.txt')
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    for text, folder, val, words in (('typo.txt', 'tokenizer', 0.0, 'no such file'), ('bad.jsonl', 'tokenizer', 0.0, 'row 2'),
+                                     ('a.txt', 'none', 0.0, 'no such folder'), ('a.txt', 'tokenizer', 0.5, '--val was 0.0'),
+                                     ('a.txt', 'tokenizer', 2.0, '--val 2.0')):
+        with pytest.raises(UserError, match=words): run(text, folder, val=val)
+        assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert run('a.txt') == counts and {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert set(run('a.txt', val=0.5, fresh=True)) == {'train', 'val'}
+    (tmp_path/'mine').mkdir()
+    (tmp_path/'mine/x.npy').write_bytes(b'mine')
+    with pytest.raises(UserError, match='did not write'):
+        tokens(str(tmp_path/'a.txt'), str(tmp_path/'tokenizer'), str(tmp_path/'mine'))
+
+
+def test_half_characters_are_counted_and_encoded(tokenizer, tmp_path):
+    counts = write_store(tmp_path, {'train': [{'text': 'a\ud83d'}]}, tokenizer)
+    assert counts['train'] == {'documents': 1, 'tokens': 4, 'bytes': 2}
