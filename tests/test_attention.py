@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import grad, jacrev, vmap
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaConfig, LlamaRotaryEmbedding
 
 from llmbook.model.attention import (
-    Attention, _RotateFunction, attend, causal_mask, fused_attend, repeat_kv, rotary_angles, rotate, segment_mask,
+    Attention, attend, causal_mask, fused_attend, repeat_kv, rotary_angles, rotate, segment_mask,
 )
 
 SHAPES = [(1, 1, 1, 1, 2), (2, 3, 5, 5, 4), (3, 2, 4, 9, 8), (1, 4, 1, 7, 16), (2, 2, 33, 33, 6)]  # B, H, T, S, D
@@ -70,6 +71,51 @@ def test_grouped_heads_equal_pytorchs(G):
     for a, b in zip(gradients(ours, (q, k, v)), gradients(theirs, (q, k, v))): same(a, b)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize('f', [attend, fused_attend])
+def test_a_query_that_may_look_at_nothing_gets_zeros_and_finite_slopes(f, dtype):
+    inputs = [x.detach().to(dtype).requires_grad_() for x in qkv(2, 2, 5, 5, 4)]
+    mask = causal_mask(5) & (torch.arange(5) >= 2)  # two tokens of padding, on the left
+    y = f(*inputs, mask)
+    assert y[:, :, :2].eq(0).all() and y[:, :, 2:].ne(0).all()
+    for slope in gradients(y, inputs): assert slope.isfinite().all()
+    assert f(*inputs, torch.zeros(5, 5, dtype=torch.bool)).eq(0).all()
+
+
+def test_a_mask_takes_away_and_never_gives_the_future():
+    torch.manual_seed(0)
+    layer, x = Attention(32, 4, 2), torch.randn(2, 6, 32)
+    everything = torch.ones(6, 6, dtype=torch.bool)
+    assert torch.equal(layer(x, mask=everything), layer(x, mask=causal_mask(6)))
+    same(layer(x, mask=everything), layer(x))
+    same(layer(x, mask=everything, causal=False), layer(x, causal=False))
+    assert (layer(x, causal=False) - layer(x)).abs().max() > 1e-3
+    padding = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]).bool()[:, None, None]  # (B,1,1,S)
+    same(layer(x, mask=padding)[:1, 2:], layer(x[:1, 2:]))  # what is read alone
+    same(layer(x, mask=padding)[1:], layer(x[1:]))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_the_turn_can_be_differentiated_twice_and_by_torch_func(dtype):
+    x = torch.randn(2, 2, 3, 4, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    angles = [r.to(dtype) for r in rotary_angles(torch.arange(3), 4)]
+    def loss(turn): return lambda x: (turn(x, *angles) ** 3).sum()
+    if dtype == torch.float64:
+        leaf = x.clone().requires_grad_()
+        assert torch.autograd.gradcheck(loss(Attention.turn), leaf) and torch.autograd.gradgradcheck(loss(Attention.turn), leaf)
+    for made in (grad, lambda f: vmap(grad(f)), jacrev, lambda f: jacrev(jacrev(f))):
+        same(made(loss(Attention.turn))(x), made(loss(rotate))(x))
+    rows = rotary_angles(torch.tensor([[0, 1, 2], [5, 6, 7]]), 4)
+    same(vmap(Attention.turn)(x.float(), *rows), rotate(x.float(), *rows))
+
+
+def test_learned_angles_have_slopes():
+    x, (cos, sin) = torch.randn(1, 2, 3, 4), rotary_angles(torch.arange(3), 4)
+    leaves = [t.clone().requires_grad_() for t in (x, cos, sin)]
+    def slopes(turn): return torch.autograd.grad((turn(*leaves) ** 2 * x).sum(), leaves)
+    for a, b in zip(slopes(Attention.turn), slopes(rotate)): same(a, b)
+
+
 def test_masks():
     for T in range(1, 6):
         for S in range(T, 8):
@@ -106,7 +152,7 @@ def test_rotary_is_a_turn_and_knows_distances_only(theta):
 
 @pytest.mark.parametrize('dtype,tol', [(torch.float32, 1e-6), (torch.float64, 1e-6), (torch.bfloat16, 2e-2)])
 def test_the_turn_of_the_layer_equals_rotate_forward_and_backward(dtype, tol):
-    assert Attention.turn == _RotateFunction.apply
+    assert Attention.turn is not rotate
     g = torch.Generator().manual_seed(0)
     x, slope = torch.randn(2, 2, 3, 5, 8, generator=g).to(dtype)
     cos, sin = rotary_angles(torch.tensor([[0, 1, 2, 3, 4], [7, 8, 9, 100, 3]]), 8)
@@ -166,8 +212,7 @@ def test_unrotated_layer_equals_multihead_attention(causal):
         parts = [*getattr(theirs, f'in_proj_{kind}').chunk(3), getattr(theirs.out_proj, kind)]
         for name, part in zip('qkvo', parts): getattr(getattr(ours, name), kind).data.copy_(part)
     hidden = ~causal_mask(7) if causal else None
-    mask = None if causal else torch.ones(7, 7, dtype=torch.bool)
-    same(ours(x, mask=mask), theirs(x, x, x, attn_mask=hidden, need_weights=False)[0])
+    same(ours(x, causal=causal), theirs(x, x, x, attn_mask=hidden, need_weights=False)[0])
 
 
 class Cache:

@@ -107,6 +107,18 @@ def test_rows_that_end_go_on_with_end_and_leave_the_others_alone():
     assert alone.size(1) == free[0].tolist().index(end, 5) + 1  # stops when all have ended
 
 
+def test_any_of_several_ends_stops_a_row():
+    model, ids = small(), prompt(3, 5)
+    free = generate(model, ids, 60, temperature=0)
+    ends = [free[0, 30].item(), free[1, 20].item()]
+    for given in (ends, tuple(ends)):
+        out = generate(model, ids, 60, temperature=0, end=given)
+        for a, b in zip(free[:, 5:].tolist(), out[:, 5:].tolist()):
+            where = min([a.index(end) for end in ends if end in a], default=len(a))
+            assert b[:where + 1] == a[:where + 1][:len(b)] and set(b[where + 1:]) <= {ends[0]}
+    assert torch.equal(generate(model, ids, 60, temperature=0, end=[]), free)
+
+
 def test_repeatable_and_leaves_the_model_and_the_global_generator_as_they_were():
     model = small().train()
     state = torch.get_rng_state()

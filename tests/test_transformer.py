@@ -4,12 +4,15 @@ import math
 
 import pytest
 import torch
+from torch.func import functional_call, grad, jacrev, vmap
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from llmbook.core import UserError
 from llmbook.lesson import grade
+from llmbook.model.generate import KVCache
 from llmbook.model.hf_format import from_hf, hf_config, to_hf
+from llmbook.model.norm import _norm
 from llmbook.model.transformer import (
     MLP, SIZES, Block, Config, Decoder, RMSNorm, SwiGLU, Transformer, config_for, count_parameters, flops_per_token,
     init_weights, token_entropy, token_log_probs,
@@ -21,6 +24,14 @@ CONFIGS = {
     'llama-untied': dict(tied=False), 'llama-theta-eps': dict(theta=500_000.0, eps=1e-6, n_kv_head=2),
     'llama-wide': dict(n_embd=64, n_head=2, n_kv_head=2, n_layer=1, n_hidden=24),
     'gpt2': dict(arch='gpt2', n_hidden=128), 'gpt2-untied': dict(arch='gpt2', n_hidden=128, tied=False),
+    'gpt2-gelu': dict(arch='gpt2', n_hidden=128, activation='gelu'),
+    'llama-biased': dict(qkv_bias=True, o_bias=True, feed_bias=True, head_dim=12, activation='gelu_tanh'),
+    'llama3': dict(rope=dict(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                             original_max_position_embeddings=16), n_kv_head=2, tied=False),
+    'llama-linear': dict(rope=dict(rope_type='linear', factor=3.0)),
+    'qwen2': dict(arch='qwen2', n_kv_head=2), 'qwen2-untied': dict(arch='qwen2', n_kv_head=2, tied=False, theta=1e6),
+    'qwen3': dict(arch='qwen3', n_kv_head=2, head_dim=24), 'qwen3-yarn': dict(arch='qwen3', tied=False, rope=dict(
+        rope_type='yarn', factor=4.0, original_max_position_embeddings=16)),
     'gpt2-narrow': dict(arch='gpt2', n_hidden=40, n_head=8, n_kv_head=8, eps=1e-6, n_layer=2),
 }
 
@@ -40,9 +51,9 @@ def model_of(name, seed=0):
 
 def peer_of(model):
     c = model.config
-    kind, settings = (LlamaForCausalLM, LlamaConfig) if c.arch == 'llama' else (GPT2LMHeadModel, GPT2Config)
     drop = ('architectures', 'model_type', 'dtype', 'pad_token_id')  # a padding row has no gradient over there
-    peer = kind(settings(**{k: v for k, v in hf_config(c).items() if k not in drop}))
+    settings = AutoConfig.for_model(c.arch, **{k: v for k, v in hf_config(c).items() if k not in drop})
+    peer = AutoModelForCausalLM.from_config(settings)
     left = peer.load_state_dict(to_hf(model.state_dict(), c), strict=False)
     assert not left.unexpected_keys and set(left.missing_keys) <= ({'lm_head.weight'} if c.tied else set())
     peer.tie_weights()
@@ -194,7 +205,12 @@ def test_positions_may_be_given_per_row():
 
 WRONG = [
     (dict(n_embd=33), '33'), (dict(n_kv_head=3), '3 key/value'), (dict(arch='lama'), 'lama'),
-    (dict(n_embd=12), 'heads of size 3')]
+    (dict(n_embd=12), 'heads of size 3'),
+    (dict(n_head=0), 'n_head 0'), (dict(vocab_size=-1), 'vocab_size -1'), (dict(n_layer='2'), "n_layer '2'"),
+    (dict(theta=0), 'theta 0'), (dict(norm='batch'), "norm 'batch'"), (dict(activation='relu'), "'relu'"),
+    (dict(qk_norm=1), 'qk_norm 1'), (dict(rope=dict(rope_type='ntk')), "'ntk' is not known"),
+    (dict(arch='gpt2', rope=dict(rope_type='linear', factor=2.0)), 'no rotary'),
+    (dict(rope=dict(rope_type='llama3', factor=2.0)), 'original_max_position_embeddings')]
 
 
 @pytest.mark.parametrize('wrong,says', WRONG)
@@ -307,3 +323,94 @@ def test_the_exercise_on_bits_takes_any_tokenizer():
         lambda encode, V, text: len(encode(text)) * math.log(V) / len(text.encode()),
         lambda encode, V, text: math.log2(V)):
         assert not grade('transformer.4', wrong)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_the_norm_can_be_differentiated_twice_and_by_torch_func(dtype):
+    norm, g = RMSNorm(6).to(dtype), torch.Generator().manual_seed(0)
+    x, gain = torch.randn(4, 3, 6, generator=g).to(dtype), torch.rand(6, generator=g).to(dtype)
+    def ours(x, gain): return (functional_call(norm, {'weight': gain}, x) ** 3).sum()
+    def theirs(x, gain): return (x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * gain).pow(3).sum()
+    def second(f): return lambda x, gain: jacrev(jacrev(f))(x[0], gain)
+    def cross(f): return lambda x, gain: jacrev(lambda x: grad(f, 1)(x, gain))(x)
+    def per_row(f): return lambda x, gain: vmap(grad(f, (0, 1)), (0, None))(x, gain)
+    for made in (grad, second, cross, per_row):
+        torch.testing.assert_close(made(ours)(x, gain), made(theirs)(x, gain), atol=1e-4, rtol=1e-4)
+    leaf = x.clone().requires_grad_()
+    for f in (ours, theirs):
+        slope, = torch.autograd.grad(f(leaf, gain), leaf, create_graph=True)
+        twice = torch.autograd.grad(slope.square().sum(), leaf)[0]
+        if f is ours: kept = twice
+    torch.testing.assert_close(kept, twice, atol=1e-3, rtol=1e-3)
+
+
+def test_the_function_of_the_norm_by_nudges():
+    x, gain = (torch.rand(shape, dtype=torch.double, requires_grad=True) for shape in ((2, 3, 5), (5,)))
+    def norm(x, gain): return _norm(x, gain, 1e-5)
+    assert torch.autograd.gradcheck(norm, (x, gain)) and torch.autograd.gradgradcheck(norm, (x, gain))
+
+
+@pytest.mark.parametrize('name', ['llama-gqa', 'gpt2', 'qwen3'])
+def test_per_example_gradients_of_a_decoder(name):
+    model = model_of(name)
+    ids, params = ids_of(model.config, T=7), dict(model.named_parameters())
+    def loss(params, row): return -functional_call(model, params, (row[None, :-1],), dict(targets=row[None, 1:])).sum()
+    rows = vmap(grad(loss), (None, 0), randomness='different')(params, ids)
+    alone = grad(loss)(params, ids[1])
+    for key, g in alone.items(): torch.testing.assert_close(rows[key][1], g, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['llama', 'gpt2'])
+def test_what_is_longer_than_the_block_is_refused(name):
+    model, cache = model_of(name), [KVCache() for _ in range(3)]
+    assert model(ids_of(model.config, 1, 64)).shape == (1, 64, 97)
+    with torch.no_grad(): assert model(ids_of(model.config, 1, 64), cache=cache).shape == (1, 64, 97)
+    ids = ids_of(model.config, 1, 65)
+    calls = [lambda: model(ids), lambda: model(ids, torch.arange(65) % 8), lambda: model(ids[:, :1], cache=cache),
+             lambda: model(ids[:, :2], torch.tensor([63, 64])), lambda: model(ids[:, :2], torch.tensor([-1, 0]))]
+    for call, words in zip(calls, ['65 .* 64', '65 .* 64', '65 .* 64', '63 to 64.* 64', '-1 to 0.* 64']):
+        with pytest.raises(UserError, match=words): call()
+
+
+@pytest.mark.parametrize('name', ['llama-gqa', 'gpt2', 'qwen3'])
+@torch.no_grad()
+def test_padding_changes_nothing_and_leaks_nothing(name):
+    model = model_of(name)
+    row = ids_of(model.config, 1, 6)
+    left = torch.cat([torch.zeros(1, 3, dtype=torch.long), row], 1)
+    right = torch.cat([row, torch.zeros(1, 3, dtype=torch.long)], 1)
+    ids, real = torch.cat([left, right]), torch.tensor([[0] * 3 + [1] * 6, [1] * 6 + [0] * 3])
+    positions = torch.tensor([[0, 0, 0, 0, 1, 2, 3, 4, 5], list(range(9))])
+    alone = model(row)
+    for mask in (real, real.bool(), real.bool()[:, None, None]):
+        y = model(ids, positions, mask=mask)
+        torch.testing.assert_close(y[:1, 3:], alone, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(y[1:, :6], alone, atol=1e-5, rtol=1e-5)
+        assert y.isfinite().all()
+    cache = [KVCache() for _ in range(3)]
+    first = model(ids[:1, :5], positions[:1, :5], mask=real[:1, :5], cache=cache)
+    then = model(ids[:1, 5:], positions[:1, 5:], mask=real[:1], cache=cache)
+    torch.testing.assert_close(torch.cat([first, then], 1)[:, 3:], alone, atol=1e-5, rtol=1e-5)
+    everything = torch.ones(1, 1, 6, 6, dtype=torch.bool)
+    torch.testing.assert_close(model(row, mask=everything), alone, atol=1e-5, rtol=1e-5)
+    assert (model(row, mask=everything, causal=False) - alone).abs().max() > 1e-3
+    assert (model(row, causal=False) - alone).abs().max() > 1e-3
+    segments = torch.tensor([[0, 0, 0, 1, 1, 1]])
+    one, both = model(row, segments=segments), model(row, segments=segments, mask=everything)
+    torch.testing.assert_close(one, both)
+
+
+def test_masks_that_do_not_fit_are_refused():
+    model = model_of('llama')
+    ids = ids_of(model.config, 2, 6)
+    for mask in (torch.ones(6, 6), torch.ones(2, 7), torch.ones(2, 6, 6), torch.ones(2, 1, 5, 6)):
+        with pytest.raises(UserError, match='a mask of shape'): model(ids, mask=mask.bool())
+    with pytest.raises(UserError, match='a mask of torch.float32'): model(ids, mask=torch.zeros(2, 6))
+
+
+def test_choices_follow_arch_and_equal_shapes_are_equal():
+    assert Config(activation='silu', norm='rms', qkv_bias=False, head_dim=32) == Config()
+    assert Config(arch='gpt2', activation='gelu') != Config(arch='gpt2', activation='gelu_tanh') == Config(arch='gpt2')
+    for changed in (dict(norm='layer'), dict(activation='gelu'), dict(qk_norm=True), dict(feed_bias=True), dict(head_dim=6)):
+        model = Transformer(Config(**BASE | changed), seed=0)
+        assert model(ids_of(model.config)).isfinite().all()

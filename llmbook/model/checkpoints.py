@@ -6,33 +6,37 @@
 __all__ = ['newest_checkpoint', 'model_folder', 'load_model', 'book_model']
 
 # %% ../../nbs/170_checkpoints.ipynb #76f83df6
+import os
+import re
+import sys
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 import llmbook
 from ..core import UserError
-from ..files import find_damage, read_json
-from .hf_format import config_from_hf, from_hf, load_weights, weight_files
+from ..files import STEP, find_damage, read_json
+from .hf_format import check_vocabulary, load_weights, read_weights
+from .model_config import config_from_hf
 from .transformer import Transformer
 from ..text.bpe import load_tokenizer
+from ..text.framing import special_ids
 
 # %% ../../nbs/170_checkpoints.ipynb #456dffa3
 def newest_checkpoint(
     run:Path|str, # run folder
 )->Path|None: # its newest complete checkpoint
-    "Find the newest checkpoint whose manifest holds. A damaged one is named, skipped, and kept."
-    parent = Path(run)/'checkpoints'
+    "Find the newest checkpoint whose manifest holds. One that is damaged or cannot be read is named, skipped, and kept."
+    parent = Path(os.path.expanduser(run))/'checkpoints'
     folders = {}
-    for p in parent.glob('.step-*.old'): # set aside by a save that was killed
-        folders[p.stem[1:]] = p
-    for p in parent.glob('step-*'): folders[p.name] = p
+    for p in sorted(parent.iterdir()) if parent.is_dir() else (): # a hidden one comes first, and counts if it is alone
+        step = re.fullmatch(rf'({STEP})|\.({STEP})\.old', p.name)
+        if step and p.is_dir() and not p.is_symlink(): folders[step[1] or step[2]] = p
     for name in sorted(folders, reverse=True):
         problem = find_damage(folders[name])
         if not problem: return folders[name]
-        print(f"warning: {folders[name]} is skipped: {problem}", flush=True)
+        print(f"warning: {folders[name]} is skipped: {problem}", file=sys.stderr, flush=True)
     return None
 
 # %% ../../nbs/170_checkpoints.ipynb #912681bc
@@ -40,8 +44,10 @@ def model_folder(
     folder:Path|str, # a model's folder, or a run's
 )->Path: # the model's
     "Find the model that a folder means: a run's newest checkpoint, or the folder itself."
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder)) # a `~` of nobody stays as it is
     if not folder.is_dir(): raise UserError(f"{folder}: no such folder")
+    inner = folder/'pretrain' # of `llmbook run`
+    if (inner/'checkpoints').is_dir() and not (folder/'checkpoints').is_dir(): folder = inner
     if (folder/'checkpoints').is_dir():
         newest = newest_checkpoint(folder)
         if newest is None:
@@ -53,32 +59,32 @@ def model_folder(
     return folder
 
 # %% ../../nbs/170_checkpoints.ipynb #770fbb5e
-def _read_folder(folder:Path)->tuple[Transformer, dict]: # a model, and the weights for it
-    "Read config and weights."
-    config = config_from_hf(read_json(folder/'config.json'))
-    tensors = {}
-    for file in weight_files(folder):
-        for name, w in load_file(file).items(): tensors[name] = w.float()
-    return Transformer(config), from_hf(tensors, config)
+def _read_folder(
+    folder:Path, # a model's
+)->tuple[Transformer, Tokenizer|None]: # with its weights and special ids
+    "Read config, tokenizer and weights. What is small is checked before what is large is read."
+    config = config_from_hf(read_json(folder/'config.json', {}))
+    tokenizer = load_tokenizer(folder) if (folder/'tokenizer.json').exists() else None
+    check_vocabulary(tokenizer, config)
+    state = read_weights(folder, config)
+    model = Transformer(config)
+    load_weights(model, state, folder)
+    begin, ends, pad = special_ids(folder, tokenizer or Tokenizer(models.BPE()))
+    model.special_ids = begin, tuple(ends), pad # kept for saving
+    return model.eval(), tokenizer
 
 def load_model(
-    folder:Path|str, # a Llama or GPT-2 folder, a checkpoint, or a run (its newest checkpoint)
+    folder:Path|str, # of a GPT-2, Llama, Qwen2 or Qwen3, a checkpoint, or a run (its newest checkpoint)
 )->tuple[Transformer, Tokenizer|None]: # the model in fp32, and its tokenizer if there is one
     "Read a model. Raises `UserError` for what is missing, broken or of another shape."
     folder = model_folder(folder)
-    try: model, state = _read_folder(folder)
+    try: return _read_folder(folder)
     except UserError as e:
         message = str(e)
         if str(folder) not in message: message = f"{folder}: {message}"
         raise UserError(message) from None
-    except (SafetensorError, OSError) as e:
+    except SafetensorError as e:
         raise UserError(f"{folder}: the weights do not open ({e})") from None
-    except (KeyError, TypeError, AttributeError, ArithmeticError) as e:
-        problem = f"its config.json or index is not a model's ({type(e).__name__}: {e})"
-        raise UserError(f"{folder}: {problem}") from None
-    load_weights(model, state, folder)
-    has_tokenizer = (folder/'tokenizer.json').exists()
-    return model.eval(), load_tokenizer(folder) if has_tokenizer else None
 
 # %% ../../nbs/170_checkpoints.ipynb #02ecaef4
 def book_model(

@@ -8,7 +8,7 @@ __all__ = ['keep_top_k', 'keep_top_p', 'next_token', 'KVCache', 'generate']
 # %% ../../nbs/160_generate.ipynb #acfd9e99
 # B batch, T time, V vocabulary, G key/value heads, D head size
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +122,7 @@ def _continue(
     model:nn.Module, # a decoder
     ids:Tensor, # prompt (B,T), on the model's device
     n:int, # at most so many new tokens
-    end:int|None, # stop a row at this token
+    ends:Tensor, # tokens that stop a row; may be empty
     choose:Callable[[Tensor], Tensor], # from logits (B,V) to tokens (B,)
 )->Tensor: # (B, up to T+n)
     "Choose, append, and let only the newest token through the model."
@@ -132,12 +132,12 @@ def _continue(
     for _ in range(min(n, model.config.block_size - ids.size(1))):
         logits = model(new, cache=cache)[:, -1]
         token = choose(logits)
-        if end is not None:
-            token = token.masked_fill(ended, end)
-            ended = ended | (token == end)
+        if len(ends):
+            token = torch.where(ended, ends[0], token)
+            ended = ended | torch.isin(token, ends)
         new = token[:, None]
         ids = torch.cat([ids, new], 1)
-        if end is not None and ended.all():
+        if len(ends) and ended.all():
             break
     return ids
 
@@ -150,17 +150,20 @@ def generate(
     temperature:float=1.0, # 0 takes the likeliest
     top_k:int|None=None, # keep so many
     top_p:float|None=None, # keep this much probability
-    end:int|None=None, # stop a row at this token
+    end:int|Sequence[int]|None=None, # stop a row at this token, or at any of these
     rng:torch.Generator|None=None, # makes the draw repeatable
-)->Tensor: # prompt and continuation (B, up to T+n); a row that has ended is filled up with `end`
+)->Tensor: # prompt and continuation (B, up to T+n); a row that has ended is filled up with the (first) end
     "Continue a prompt, token by token, up to the block size. Raises `UserError` for a prompt that fills it."
     _check_choice(ids, model.config.block_size, temperature, top_k, top_p)
+    if end is None: end = []
+    if isinstance(end, int): end = [end]
+    ends = torch.tensor(list(end), dtype=torch.long)
     def choose(logits): return next_token(logits, temperature, top_k, top_p, rng)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
-        text = _continue(model, ids.to(device), n, end, choose)
+        text = _continue(model, ids.to(device), n, ends.to(device), choose)
     finally:
         model.train(was_training)
     return text.to(ids.device)
