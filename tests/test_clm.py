@@ -1,12 +1,13 @@
 "Next-token prediction: shares add up, packed equals alone, and `pretrain` survives kills, wrong flags and foreign models."
 import json
 import math
+import shutil
 
 import pytest
 import torch
 
-from llmbook.core import UserError
-from llmbook.files import read_json, read_jsonl
+from llmbook.core import Diverged, UserError, explain
+from llmbook.files import read_json, read_jsonl, write_json
 from llmbook.model.checkpoints import load_model
 from llmbook.model.hf_format import save_model
 from llmbook.model.transformer import Config, Transformer
@@ -144,7 +145,11 @@ def test_watch_gets_the_row(made, tmp_path):
     (dict(lr=0.0), '--lr 0.0'),
     (dict(lr=math.nan), '--lr nan'), (dict(warmup=-0.1), '--warmup -0.1'), (dict(warmup=1.5), '--warmup 1.5'),
     (dict(beta2=1.0), '--beta2 1'),
-    (dict(save_every=-1), '--save-every -1'), (dict(clip=math.nan), '--clip nan'), (dict(size='nanno'), "did you mean 'nano'?"),
+    (dict(save_every=-1), '--save-every -1'), (dict(clip=math.nan), '--clip nan'), (dict(clip=math.inf), '--clip inf'),
+    (dict(weight_decay=math.inf), '--weight-decay inf'), (dict(weight_decay=math.nan), '--weight-decay nan'),
+    (dict(warmup=math.nan), '--warmup nan'), (dict(lr=math.inf), '--lr inf'), (dict(steps=10**8), '--steps 100000000'),
+    (dict(batch_size=10**12), '--batch-size'),
+    (dict(stories=10**15, tokens=None), '--stories'), (dict(size='nanno'), "did you mean 'nano'?"),
     (dict(tokens=None, model=None, vocab_size=100), '--vocab-size 100'), (dict(tokens=None, stories=0), '--stories 0'),
     (dict(block_size=65), 'reads 64 tokens at most'), (dict(model=None, block_size=9_000_000), 'shorter than one block'),
     (dict(tokens='nowhere'), 'nowhere'), (dict(model='nowhere'), 'nowhere: no such folder')])
@@ -199,3 +204,115 @@ def test_fewer_merges_than_asked(made, tmp_path):
     assert V < 5000
     folder = run(made, tmp_path/'a', tokens=str(tmp_path/'tokens'), model=None, steps=1, block_size=64)
     assert load_model(folder)[0].config.vocab_size == V
+
+
+# Inputs by content, one process to a folder, and a dead run
+
+def base(made, folder, **flags): return run(made, folder, **dict(save_every=2, eval_every=0) | flags)
+
+
+def test_tokens_are_known_by_their_content(made, tmp_path, monkeypatch):
+    "However the path is written; a moved copy is the same, and other ids under the old name are refused."
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made/'tokens', 'tokens')
+    run(made, 'a', tokens='tokens')
+    log = (tmp_path/'a/log.jsonl').read_bytes()
+    for path in ('./tokens', 'tokens/', '../' + tmp_path.name + '/tokens', str(tmp_path/'tokens')): run(made, 'a', tokens=path)
+    shutil.move('tokens', 'moved')
+    run(made, 'a', tokens='moved')
+    assert (tmp_path/'a/log.jsonl').read_bytes() == log and read_json('a/config.json')['args']['tokens'] == 'tokens'
+    monkeypatch.setenv('HOME', str(tmp_path))
+    run(made, '~/a', tokens='~/moved')
+    ids = bytearray((tmp_path/'moved/train.ids.npy').read_bytes())
+    ids[-2] ^= 1
+    (tmp_path/'moved/train.ids.npy').write_bytes(ids)
+    with pytest.raises(UserError, match='--tokens: moved does not hold what this run began with; .*--fresh') as e:
+        run(made, 'a', tokens='moved')
+    assert '\n' not in str(e.value)
+
+
+def test_own_tokens_are_known_by_their_content(made, tmp_path):
+    flags = dict(tokens=None, stories=30, steps=1, eval_every=0)
+    run(made, tmp_path/'a', **flags)
+    run(made, tmp_path/'a', **flags)
+    shutil.copytree(made/'tokens', tmp_path/'a/tokens', dirs_exist_ok=True)
+    with pytest.raises(UserError, match='--tokens: .*a/tokens does not hold what this run began with'):
+        run(made, tmp_path/'a', **flags)
+
+
+def test_the_starting_run_may_go_on(made, tmp_path):
+    "The run keeps to the checkpoint that it began with; once it has one of its own, that may be rotated away."
+    base(made, tmp_path/'base', steps=2, keep=1)
+    with pytest.raises(KeyboardInterrupt): run(made, tmp_path/'early', model=str(tmp_path/'base'), on_eval=interrupt)
+    run(made, tmp_path/'late', model=str(tmp_path/'base'), save_every=2)
+    whole = state(tmp_path/'late')
+    shutil.rmtree(tmp_path/'late/checkpoints/step-00000004')
+    shutil.copytree(tmp_path/'base/checkpoints/step-00000002', tmp_path/'base/checkpoints/step-00000004')
+    edit(tmp_path/'base/checkpoints/step-00000004/manifest.json', step=4) # a newer one
+    for name in ('early', 'late'):
+        run(made, tmp_path/name, model=str(tmp_path/'base'), save_every=2 if name == 'late' else 0)
+        assert state(tmp_path/name) == whole, name
+    assert read_json(tmp_path/'late/config.json')['start'] == str(tmp_path/'base/checkpoints/step-00000002')
+    shutil.rmtree(tmp_path/'base/checkpoints/step-00000002')
+    shutil.rmtree(tmp_path/'late/checkpoints/step-00000004')
+    run(made, tmp_path/'late', model=str(tmp_path/'base'), save_every=2)
+    assert state(tmp_path/'late') == whole
+    shutil.rmtree(tmp_path/'base')
+    run(made, tmp_path/'late', model=str(tmp_path/'base'), save_every=2)
+    with pytest.raises(UserError, match='--model: .*model does not hold what this run began with'): run(made, tmp_path/'late')
+
+
+def interrupt(*_): raise KeyboardInterrupt
+
+
+def edit(path, **changes): write_json(path, read_json(path) | changes)
+
+
+def state(folder): return (folder/'checkpoints/step-00000004/trainer/state.safetensors').read_bytes()
+
+
+def test_another_starting_model_is_refused(made, tmp_path):
+    shutil.copytree(made/'model', tmp_path/'model')
+    run(made, tmp_path/'a', model=str(tmp_path/'model'))
+    shutil.move(tmp_path/'model', tmp_path/'copy')
+    run(made, tmp_path/'a', model=str(tmp_path/'copy'))
+    save_model(Transformer(Config(vocab_size=300, **SMALL), 1), load_model(made/'model')[1], tmp_path/'copy')
+    with pytest.raises(UserError, match='--model: .*copy does not hold what this run began with; .*--fresh'):
+        run(made, tmp_path/'a', model=str(tmp_path/'copy'))
+
+
+@pytest.mark.parametrize('out', ['file', 'file/deep', 'dangling', '/dev/null', 'x' * 300])
+def test_a_place_for_no_run_is_refused_before_any_work(made, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'file').write_text('x')
+    (tmp_path/'dangling').symlink_to('file/nowhere')
+    monkeypatch.setattr(clm, 'load_model', pytest.fail)
+    monkeypatch.setattr(clm, 'world_tokens', pytest.fail)
+    for tokens in (None, str(made/'tokens')):
+        with pytest.raises(UserError, match='--out') as e: run(made, out, tokens=tokens)
+        assert '\n' not in str(e.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['dangling', 'file']
+
+
+def test_fresh_leaves_a_foreign_model_alone(made, tmp_path):
+    shutil.copytree(made/'model', tmp_path/'model')
+    before = {p.name: p.read_bytes() for p in (tmp_path/'model').iterdir()}
+    for fresh in (False, True):
+        with pytest.raises(UserError, match='give another --out'): run(made, tmp_path/'model', fresh=fresh)
+    assert {p.name: p.read_bytes() for p in (tmp_path/'model').iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ['model']
+
+
+def test_a_dead_run_is_not_called_done(made, tmp_path, capsys):
+    for _ in range(2):
+        with pytest.raises(Diverged, match='lower --lr') as e: run(made, tmp_path/'a', steps=60, lr=10.0, eval_every=0)
+        assert explain(e.value)[1] == 3 and '\n' not in explain(e.value)[0]
+    assert 'done' not in capsys.readouterr().out and list((tmp_path/'a/checkpoints').glob('step-*'))
+
+
+def test_a_folder_called_best_is_not_the_newest(made, tmp_path):
+    folder = run(made, tmp_path/'a', steps=2)
+    shutil.copytree(folder, folder.with_name('step-best'))
+    shutil.copytree(folder, folder.with_name('step-00000010-copy'))
+    assert run(made, tmp_path/'a', steps=2, keep=1).name == 'step-00000002'
+    assert len(list(folder.parent.iterdir())) == 3

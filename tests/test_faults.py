@@ -137,3 +137,39 @@ def test_a_flipped_byte(house, file):
     assert out.count('warning: ') == 1 and f'{file} was changed or cut short' in out and resumed(out) == 20
     assert not house.differs(name)
     assert (house.folder/name/f'checkpoints/broken-step-{STEPS:08d}.old1'/file).read_bytes() == bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how, code', [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+def test_every_signal_saves(house, how, code):
+    name = f'signal{code}'
+    out, ended = house.interrupt(name, lines=8, how=how)
+    assert ended == code and f'stopped by {how.name}, saved at step' in out and 'Traceback' not in out, out
+    saved = int(re.search(r'saved at step (\d+)', out)[1])
+    assert resumed(house.finish(name)) == saved > 0
+    assert not house.differs(name) and not house.leftovers(name)
+
+
+@pytest.mark.slow
+def test_a_second_process_is_refused_and_touches_nothing(house):
+    first = house.start('twice')
+    while house.lines('twice') < 2 and first.poll() is None: time.sleep(0.01)
+    second = house.start('twice')
+    first.send_signal(signal.SIGSTOP)  # so that it does not end meanwhile
+    out = second.communicate(timeout=120)[0]
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 2 and f'process {first.pid} on' in out.splitlines()[-1] and 'Traceback' not in out, out
+    assert first.wait(120) == 0 and not house.differs('twice') and not house.leftovers('twice')
+    first.communicate()
+
+
+@pytest.mark.slow
+def test_a_signal_before_the_loop_promises_nothing(house):
+    out, code = house.interrupt('before', lines=None, delay=2.5)
+    assert code in (-signal.SIGKILL, 0)
+    for delay in (1.5, 3, 4):
+        out, code = house.interrupt('before', None, delay, signal.SIGTERM)
+        if code in (0, -signal.SIGTERM): continue  # it was done, or had not got as far as its handlers
+        assert code == 143 and ('nothing was saved' in out or 'saved at step' in out), out
+    house.finish('before')
+    assert not house.differs('before') and not house.leftovers('before')

@@ -4,6 +4,8 @@ import math
 import os
 import re
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -11,10 +13,11 @@ import torch
 from layouts import Poisoned, Uneven, local
 from torch.nn import functional as F
 
-from llmbook.core import UserError
+from llmbook.core import Diverged, Interrupted, explain
+from llmbook.train import loop
 from llmbook.train.clm import CLM
 from llmbook.train.loop import fit, loss_points
-from llmbook.train.runs import Run
+from llmbook.train.runs import Run, read_log
 
 TIMES = ('tokens_per_s', 'mfu')
 
@@ -52,22 +55,26 @@ def no_yardstick(monkeypatch): monkeypatch.setattr('llmbook.train.loop.matmul_fl
 def test_skipped_steps_are_logged_with_their_rows(tmp_path, capsys):
     train(tmp_path/'run', objective=Poisoned(3, 4, 7), steps=9)
     rows = [r for r in Run(tmp_path/'run', 'test', {'steps': 9}).read_log() if 'loss' in r]
-    assert [r['step'] for r in rows if 'skipped' in r] == [4, 5, 8] and math.isnan(rows[3]['loss'])
+    assert [r['step'] for r in rows if 'skipped' in r] == [4, 5, 8]
+    assert rows[3]['loss'] is None and rows[3]['nonfinite'] == 'nan'
     assert rows[3]['skipped'] == Uneven()[3]['rows'].tolist()
-    assert capsys.readouterr().out.count('is skipped') == 3
+    out, err = capsys.readouterr()
+    assert err.count('is skipped') == 3 and 'warning' not in out
 
 
 def test_three_skipped_in_a_row_stop_the_run(tmp_path):
-    with pytest.raises(UserError, match=r'three times in a row, last at step 7; lower --lr, or look at rows \[\d+') as e:
-        train(tmp_path/'run', objective=Poisoned(*range(4, 12)))
-    assert '\n' not in str(e.value)
-    assert len([r for r in json.loads(timeless(tmp_path/'run')) if 'skipped' in r]) == 3
+    for _ in range(2): # it is saved, and the same command says the same without another step
+        with pytest.raises(Diverged, match=r'three times in a row, last at step 7; lower --lr, or look at rows \[\d+') as e:
+            train(tmp_path/'run', objective=Poisoned(*range(4, 12)))
+        assert '\n' not in str(e.value) and explain(e.value)[1] == 3
+        assert len([r for r in json.loads(timeless(tmp_path/'run')) if 'skipped' in r]) == 3
+        assert names(tmp_path/'run') == ['step-00000007']
 
 
 def test_the_streak_survives_a_restart(tmp_path):
     poisoned = Poisoned(3, 4, 5, 6, 7)
     with pytest.raises(KeyboardInterrupt): train(tmp_path/'run', objective=poisoned, stop=5, save_every=4)
-    with pytest.raises(UserError, match='last at step 6'): train(tmp_path/'run', objective=poisoned, save_every=4)
+    with pytest.raises(Diverged, match='last at step 6'): train(tmp_path/'run', objective=poisoned, save_every=4)
 
 
 @pytest.fixture(scope='module')
@@ -126,7 +133,7 @@ def test_a_broken_checkpoint_is_skipped(tmp_path, undisturbed, capsys, file, how
     spoilt = (folder/'checkpoints/step-00000010'/file).read_bytes()
     capsys.readouterr()
     assert train(folder, save_every=5, keep=1) == undisturbed
-    out = capsys.readouterr().out
+    out = ''.join(capsys.readouterr())
     assert out.count('warning') == 1 and re.search('step-00000010 is (passed over|skipped)', out)
     assert 'resuming from step 5' in out
     kept = folder/'checkpoints/broken-step-00000010.old1'
@@ -139,20 +146,140 @@ def test_all_checkpoints_broken_starts_over(tmp_path, undisturbed, capsys):
     with pytest.raises(KeyboardInterrupt): train(folder, stop=11, save_every=5)
     for p in (folder/'checkpoints').iterdir(): spoil(p/'trainer/state.safetensors', 'cut')
     assert train(folder, save_every=5) == undisturbed
-    assert len(re.findall('step-[0-9]+ is (?:passed over|skipped)', capsys.readouterr().out)) == 2
+    assert len(re.findall('step-[0-9]+ is (?:passed over|skipped)', ''.join(capsys.readouterr()))) == 2
 
 
-def test_sigterm_saves_and_exits_143(tmp_path, undisturbed, capsys):
-    class Asked(CLM):
-        def loss(self, log_probs, batch, counts):
-            if int(batch['rows'][0]) // 100 == 6: os.kill(os.getpid(), signal.SIGTERM)
-            return super().loss(log_probs, batch, counts)
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as e: train(tmp_path/'run', objective=Asked())
-    assert e.value.code == 143 and names(tmp_path/'run') == ['step-00000007']
-    assert 'stopped by SIGTERM, saved at step 7' in capsys.readouterr().out
-    assert signal.getsignal(signal.SIGTERM) is before
+class Asked(CLM):
+    "Sends signals to its own process in the middle of step 7."
+    def __init__(self, *numbers): self.numbers = numbers
+
+    def loss(self, log_probs, batch, counts):
+        if int(batch['rows'][0]) // 100 == 6:
+            for number in self.numbers: os.kill(os.getpid(), number)
+        return super().loss(log_probs, batch, counts)
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_saves_and_ends(tmp_path, undisturbed, number, code):
+    before = signal.getsignal(number), signal.set_wakeup_fd(-1)
+    with pytest.raises(Interrupted) as e: train(tmp_path/'run', objective=Asked(number, number)) # twice, as launchers do
+    line, ended = explain(e.value)
+    assert ended == code and names(tmp_path/'run') == ['step-00000007']
+    assert f'stopped by {number.name}, saved at step 7; the same command resumes' in line and '\n' not in line
+    assert (signal.getsignal(number), signal.set_wakeup_fd(-1)) == before
     assert train(tmp_path/'run', keep=1) == undisturbed
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path, undisturbed):
+    "As nohup wants it."
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try: assert train(tmp_path/'run', objective=Asked(signal.SIGHUP)) == undisturbed
+    finally: signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize('moment', ['save', 'plot'])
+def test_a_signal_after_the_last_look_is_not_lost(tmp_path, undisturbed, monkeypatch, moment):
+    "It comes while the last checkpoint is written, or the picture: a caller such as `llmbook run` must not go on."
+    def ask(*_): os.kill(os.getpid(), signal.SIGTERM)
+    if moment == 'plot': monkeypatch.setattr(loop, '_plot_log', ask)
+    run, engine = Run(tmp_path/'run', 'test', {'steps': 12}), local()
+    with pytest.raises(Interrupted, match='stopped by SIGTERM, saved at step 12'):
+        fit(engine, CLM(), Uneven(), 12, run, ask if moment == 'save' else lambda stage: None)
+    monkeypatch.undo()
+    assert state_bytes(tmp_path/'run') == undisturbed[1]
+
+
+SECOND = """
+import os, sys, threading, time
+os.environ['OMP_NUM_THREADS'] = '1'
+import torch
+from llmbook.train.loop import _noting_signals
+def ask():
+    for seconds in (0, 0.02, 0.4): time.sleep(seconds); os.kill(os.getpid(), int(sys.argv[1]))
+a = torch.ones(8192, 8192)
+began = time.monotonic()
+with _noting_signals():
+    threading.Thread(target=ask, daemon=True).start()
+    a @ a
+print('still here')
+"""
+
+
+def test_a_second_signal_ends_at_once_even_in_one_long_instruction():
+    done = subprocess.run([sys.executable, '-c', SECOND, '2'], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130 and not done.stdout and done.stderr.count('\n') == 2, done
+    assert 'a second signal ends' in done.stderr and 'ended without saving' in done.stderr
+
+
+class Closed:
+    "Standard output that fails after some lines."
+    def __init__(self, error, lines=0): self.error, self.lines = error, lines
+    def write(self, text):
+        self.lines -= 1
+        if self.lines < 0: raise self.error
+    def flush(self): self.write('')
+
+
+def test_nobody_reads_the_output(tmp_path, undisturbed, monkeypatch):
+    "A closed pipe is a request to stop: 141. On a full disk it is an error: 2. Both are saved."
+    with monkeypatch.context() as m:
+        def chatty(step, stats, say):
+            if step == 5: say('hello')
+            return {}
+        for error, code, words in ((BrokenPipeError(32, 'Broken pipe'), 141, 'saved at step 5'),
+                                   (OSError(28, 'No space left on device'), 2, r'No space left on device\); saved at step 5')):
+            m.setattr('sys.stdout', Closed(error))
+            run = Run(tmp_path/str(code), 'test', {'steps': 12})
+            with pytest.raises(BaseException, match=words) as e:
+                fit(local(), CLM(), Uneven(), 12, run, lambda stage: None, eval_every=1, on_eval=chatty)
+            assert explain(e.value)[1] == code and names(tmp_path/str(code)) == ['step-00000005']
+    assert train(tmp_path/'141', keep=1)[1] == undisturbed[1]
+
+
+@pytest.mark.parametrize('ours, theirs, code', [([], 15, 143), ([2], 15, 130), ([15], 15, 143)])
+def test_of_many_ranks_rank_0_says_why(tmp_path, ours, theirs, code):
+    "All leave in peace with the same code, whichever of them was asked."
+    class Many:
+        world, steps = 2, 7
+        def broadcast(self, number): return number
+    class Bar:
+        lost, lines = None, []
+        def write(self, line): self.lines.append(line)
+    bar = Bar()
+    with pytest.raises(SystemExit) as e: loop._leave(Many(), Run(tmp_path/'run', 'test', {}), ours, bar)
+    assert e.value.code == code and 'saved at step 7; the same command resumes' in bar.lines[-1]
+
+
+def losses(*values, first=1): return [{'step': first + i, 'loss': v, 'tokens': 1} for i, v in enumerate(values)]
+
+
+@pytest.mark.parametrize('rows, grace, last, sick', [
+    (losses(*[9.0]*50), 0, False, True), (losses(*[9.0]*49), 0, False, False), # fifty steps decide
+    (losses(*[9.0]*20), 0, True, True), (losses(*[9.0]*19), 0, True, False), # at the end twenty
+    (losses(*[9.0]*50), 1, False, False), (losses(*[9.0]*50), 30, True, True), (losses(*[9.0]*50), 31, True, False), # warm-up
+    (losses(*[5.0]*50), 0, True, False), (losses(*[4.9]*50), 0, True, False), (losses(*[5.1]*50), 0, True, True), # at the limit
+    (losses(*[2.0]*40, *[90.0]*10), 0, False, True), # the mean counts, not the last
+])
+def test_a_loss_above_the_limit(rows, grace, last, sick):
+    problem = loop._ails(rows, 5.0, grace, last)
+    assert bool(problem) == sick and '\n' not in problem and (not sick or 'lower --lr' in problem)
+
+
+def test_a_diverged_run_is_saved_and_said_again(tmp_path):
+    class Lost(CLM):
+        def loss(self, log_probs, batch, counts):
+            loss, metrics = super().loss(log_probs, batch, counts)
+            return loss + 100*(int(batch['rows'][0]) // 100 >= 10), metrics
+    run, folder = Run(tmp_path/'run', 'test', {}), tmp_path/'run'
+    for _ in range(2):
+        engine = local()
+        with pytest.raises(Diverged, match='diverged: the losses of the 50 steps up to 60 are .* above the limit of 95.00') as e:
+            fit(engine, Lost(), Uneven(), 200, run, lambda stage: None, limit=95, grace=10)
+        assert explain(e.value)[1] == 3 and names(folder) == ['step-00000060'] and len(read_log(folder/'log.jsonl')) == 60
+    run = Run(tmp_path/'short', 'test', {})
+    for _ in range(2): # a finished one is not called done the second time either
+        with pytest.raises(Diverged, match='of the 25 steps up to 25'):
+            fit(local(), Lost(), Uneven(), 25, run, lambda stage: None, limit=40)
 
 
 def test_keep(tmp_path):
@@ -186,6 +313,7 @@ def test_a_curve_of_every_row():
     rows = [{'step': t, 'tokens': 10*t, 'loss': float(t)} for t in range(1, 1001)]
     rows.insert(500, {'step': 500, 'val_loss': 7.0})
     rows += [{'step': 1001, 'tokens': 10_010, 'loss': math.nan, 'skipped': [1]}, {'step': 1001, 'val_loss': math.inf}]
+    rows += [{'step': 1001, 'tokens': 10_010, 'loss': None, 'nonfinite': 'nan'}, {'step': 1001, 'val_loss': None}]
     points = loss_points(rows, most=100)
     assert points['val_loss'] == [(5000, 7.0)] and len(points['loss']) == 100
     assert sum(nats for _, nats in points['loss']) / 100 == 500.5 and points['loss'][0] == (55, 5.5)

@@ -1,6 +1,7 @@
 "Optimisers and schedules against torch's, on random shapes; and the corner points."
 import math
 import random
+from copy import deepcopy
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_adamw_is_torchs(seed):
     idle = draw.randrange(len(ours)) if len(ours) > 1 else None
     a, b = AdamW(ours, **how), torch.optim.AdamW(theirs, **how)
     for _ in range(100):
-        a.lr = b.param_groups[0]['lr'] = how['lr'] * draw.uniform(0.1, 1)
+        a.param_groups[0]['lr'] = b.param_groups[0]['lr'] = how['lr'] * draw.uniform(0.1, 1)
         for i, (p, q) in enumerate(zip(ours, theirs)):
             p.grad = None if i == idle else torch.randn(p.shape, generator=g) * 10**draw.uniform(-3, 3) * draw.choice([0, 1, 1])
             q.grad = None if p.grad is None else p.grad.clone()
@@ -37,6 +38,54 @@ def test_adamw_is_torchs(seed):
         for p, q in zip(ours, theirs): torch.testing.assert_close(p, q, atol=1e-6, rtol=1e-6)
     a.zero_grad()
     assert all(p.grad is None for p in ours)
+
+
+def loud(p, name): p.grad = torch.randn(p.shape, generator=generator(0, name))
+
+
+@pytest.mark.parametrize('kind', [AdamW, Muon])
+def test_an_optimiser_as_torch_has_them(kind):
+    "Groups with settings of their own, zero_grad, closure; the state goes to a twin, which then walks with it."
+    matrix, vector = torch.ones(3, 4).requires_grad_(), torch.ones(5).requires_grad_()
+    groups = [dict(params=[matrix], lr=0.5, matrix=True), dict(params=[vector], weight_decay=0.0)]
+    optimizer = kind(groups, lr=0.01)
+    assert isinstance(optimizer, torch.optim.Optimizer) and [g['lr'] for g in optimizer.param_groups] == [0.5, 0.01]
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+
+    def closure():
+        assert torch.is_grad_enabled()
+        optimizer.zero_grad(set_to_none=False)
+        loss = matrix.square().sum() + vector.square().sum()
+        loss.backward()
+        return loss
+    before = [p.detach().clone() for p in (matrix, vector)]
+    assert optimizer.step(closure) == 17 and optimizer.step() is None
+    assert (matrix - before[0]).abs().mean() > 2 * (vector - before[1]).abs().mean() # the rate of its group
+    twins = [p.detach().clone().requires_grad_() for p in (matrix, vector)]
+    twin = kind([dict(params=[twins[0]], matrix=True), dict(params=[twins[1]])])
+    twin.load_state_dict(deepcopy(optimizer.state_dict()))
+    for step in range(3):
+        for o, params in ((optimizer, (matrix, vector)), (twin, twins)):
+            for i, p in enumerate(params): loud(p, (step, i))
+            o.step()
+    assert torch.equal(matrix, twins[0]) and torch.equal(vector, twins[1])
+    optimizer.zero_grad()
+    assert matrix.grad is None
+    with pytest.raises(ValueError): kind([matrix], lr=-1)
+
+
+def test_torch_loads_what_ours_saved():
+    ours, theirs = (torch.ones(4).requires_grad_() for _ in range(2))
+    how = dict(lr=0.01, betas=(0.9, 0.95), weight_decay=0.1)
+    a, b = AdamW([ours], **how), torch.optim.AdamW([theirs], **how)
+    for step in range(6):
+        loud(ours, step), loud(theirs, step)
+        if step == 3:
+            theirs.data.copy_(ours)
+            b.load_state_dict(deepcopy(a.state_dict() | {'param_groups': b.state_dict()['param_groups']}))
+        a.step()
+        if step >= 3: b.step()
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_decay_in_the_gradient_is_another_optimiser():
@@ -72,6 +121,11 @@ def test_clipping_passes_over_missing_gradients_and_shows_nan():
     assert clip_grads([p, q], 1).isnan()
 
 
+def test_clipping_nothing_is_torchs():
+    for params in ([], [torch.zeros(2)]):
+        for limit in (0, 1): assert clip_grads(params, limit) == nn.utils.clip_grad_norm_(params, 1) == 0
+
+
 def test_groups_hold_every_weight_once():
     model = nn.Sequential(nn.Embedding(10, 4), nn.LayerNorm(4), nn.Linear(4, 10), nn.Conv1d(2, 3, 1), nn.Linear(4, 4))
     model[2].weight = model[0].weight  # tied
@@ -94,6 +148,14 @@ def test_schedules_at_their_corners(make, steps, warmup):
     assert all(a < b for a, b in zip(rates[:warmup], rates[1:warmup]))
     assert all(a >= b for a, b in zip(rates[warmup:], rates[warmup + 1:]))
     for late in (steps, steps + 1, 10*steps): assert warmup > late or math.isclose(at(late), 0.1)
+
+
+@pytest.mark.parametrize('make', [warmup_cosine, warmup_stable_decay])
+def test_a_rise_from_zero(make):
+    at, usual = make(0.5, 100, 10, from_zero=True), make(0.5, 100, 10)
+    assert [at(t) for t in range(11)] == pytest.approx([0.05*t for t in range(11)])
+    assert [at(t) for t in range(10, 100)] == [usual(t) for t in range(10, 100)]
+    assert make(0.5, 100, from_zero=True)(0) == 0.5
 
 
 def test_cosine_is_torchs():

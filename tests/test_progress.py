@@ -33,6 +33,28 @@ def test_plain_lines_come_at_their_time(capsys, monkeypatch):
     assert capsys.readouterr().out == 'demo 5/10  loss 2  30 s left\ndemo 8/10  loss 2  12 s left\n'
 
 
+class Broken:
+    def write(self, text): raise BrokenPipeError(32, 'Broken pipe')
+    def flush(self): self.write('')
+
+
+def test_a_reader_that_has_gone_is_noted(monkeypatch):
+    "Nothing is raised: whoever trains may want to save first."
+    for draw in (lambda bar: bar.update(3), lambda bar: bar.write('a line')):
+        with Progress(4, 'demo', every=0) as bar:
+            with monkeypatch.context() as m:
+                m.setattr(sys, 'stdout', Broken())
+                draw(bar)
+            assert isinstance(bar.lost, BrokenPipeError)
+
+
+def test_warnings_go_to_the_error_stream(capsys):
+    with Progress(4, 'demo') as bar:
+        bar.write('warning: a', file=sys.stderr)
+        bar.write('b')
+    assert capsys.readouterr() == ('b\n', 'warning: a\n') and bar.lost is None
+
+
 def test_hidden_shows_no_bar_but_writes(capsys):
     with Progress(4, 'demo', every=0, hidden=True) as bar:
         bar.update(3, 'loss 1')

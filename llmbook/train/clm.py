@@ -16,15 +16,19 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..core import UserError, rank_zero_first
+from ..fields import Field
+from ..files import read_json
 from ..flags import above, at_least, below, between, check_ranges
 from ..joints import Batch, EngineOptions
-from ..model.checkpoints import load_model, model_folder
+from ..model.checkpoints import load_model, model_folder, newest_checkpoint
 from ..model.hf_format import save_model
 from ..model.transformer import Transformer, config_for, count_parameters
+from ..outputs import path_fingerprint
 from ..text.batches import IGNORE, Stream, document_batches
 from ..text.bpe import FIRST_MERGE, load_tokenizer, save_tokenizer, train_tokenizer
 from ..text.corpus import HELD_START, world_documents
 from ..text.store import TokenStore, fingerprint, write_store
+from .claim import check_place
 from .loop import fit
 from .optim import warmup_cosine, warmup_stable_decay
 from .runs import Run
@@ -192,23 +196,44 @@ def _make_schedule(
     return follow(lr or usual, steps, round(warmup*steps))
 
 # %% ../../nbs/220_clm.ipynb #3cf7d94b
+_BEGUN = {'start': Field(str, optional=True), 'inputs': Field(dict, optional=True)}
+
+
+def _starting_model(
+    model:str, # run or model folder
+    out:Path, # run folder, perhaps with a run that is to be resumed
+)->tuple[Path, str]: # the folder to load, and the fingerprint of the model that the run begins with
+    "Find the model with which a run begins, or began."
+    folder, config = Path(model).expanduser(), {}
+    if (out/'config.json').is_file(): config = read_json(out/'config.json', _BEGUN)
+    if config.get('start'):
+        began = Path(config['start'])
+        kept = folder/'checkpoints'/began.name
+        if kept.is_dir(): return kept, path_fingerprint(kept)
+        own = newest_checkpoint(out)
+        gone = not began.is_dir() and folder.resolve() in (began, *began.parents)
+        if own and gone: return own, (config.get('inputs') or {}).get('model', '')
+    found = model_folder(folder)
+    return found, path_fingerprint(found)
+
+# %% ../../nbs/220_clm.ipynb #78a9098a
 def pretrain(
     tokens:str|None=None, # folder that `llmbook tokens` wrote; if omitted, stories are generated
     model:str|None=None, # run or model folder to continue from; if omitted, the weights are new
     size:str='nano', # nano, tiny, 124m, 350m, 1b or 7b: sets width, depth, batch size and learning rate
     arch:Literal['llama', 'gpt2']='llama', # architecture of a new decoder
-    steps:Annotated[int, at_least(1)]=1000, # optimiser steps
-    batch_size:Annotated[int, at_least(1)]|None=None, # rows in the global batch; if omitted, --size sets it
-    block_size:Annotated[int, at_least(1)]|None=None, # tokens in a row; if omitted, --size or the given model sets it
+    steps:Annotated[int, between(1, 99_999_999)]=1000, # optimiser steps
+    batch_size:Annotated[int, between(1, 1_000_000)]|None=None, # rows in the global batch; if omitted, --size sets it
+    block_size:Annotated[int, between(1, 99_999_999)]|None=None, # tokens in a row; if omitted, --size or the given model sets it
     lr:Annotated[float, above(0), below(math.inf)]|None=None, # highest learning rate; if omitted, --size sets it
     warmup:Annotated[float, between(0, 1)]=0.02, # fraction of the steps during which the learning rate rises
     schedule:Literal['cosine', 'wsd']='cosine', # how the learning rate falls
     optimizer:Literal['adamw', 'muon']='adamw', # adamw, or muon, which makes the updates of the matrices orthogonal
-    weight_decay:Annotated[float, at_least(0)]=0.1, # weight decay, applied to matrices only
+    weight_decay:Annotated[float, at_least(0), below(math.inf)]=0.1, # weight decay, applied to matrices only
     beta2:Annotated[float, at_least(0), below(1)]=0.95, # Adam's decay rate for squared gradients
-    clip:Annotated[float, at_least(0)]=1.0, # largest norm of the gradient; 0 turns clipping off
-    stories:Annotated[int, at_least(1)]=20_000, # stories to generate and train on, if --tokens is not given
-    vocab_size:int=1024, # vocabulary size for those stories, if --tokens is not given
+    clip:Annotated[float, at_least(0), below(math.inf)]=1.0, # largest norm of the gradient; 0 turns clipping off
+    stories:Annotated[int, between(1, 999_999_999)]=20_000, # stories to generate and train on, if --tokens is not given
+    vocab_size:Annotated[int, between(1, 1_000_000)]=1024, # vocabulary size for those stories, if --tokens is not given
     save_every:Annotated[int, at_least(0)]=0, # steps between checkpoints; 0 saves only at the end
     keep:Annotated[int, at_least(0)]=3, # number of checkpoints to keep; 0 keeps all
     eval_every:Annotated[int, at_least(0)]=0, # steps between measurements on held-out text; 0 turns them off
@@ -223,26 +248,37 @@ def pretrain(
     args = {k: v for k, v in locals().items() if k not in ('engine', 'on_eval')}
     check_ranges(pretrain, args)
     _check_size(size, vocab_size, new_tokens=not (tokens or model))
-    start, own = load_model(model) if model else (None, None)
-    def task(folder):
-        store = TokenStore(folder)
+    check_place(out) # complain before anything is read
+    start = own = begins_with = None
+    inputs, folder = {}, Path(out).expanduser()
+    if model:
+        begins_with, inputs['model'] = _starting_model(model, folder if not fresh else Path())
+        start, own = load_model(begins_with)
+    def task(tokens):
+        store = TokenStore(tokens)
         if start: _check_model(model, start, own, store, block_size)
         decoder = start or _initial_model(store, size, arch, block_size, seed)
-        return _prepare(folder, decoder, batch_size or PRESETS[size][0], block_size, eval_every, seed)
-    given = task(Path(tokens)) if tokens else None # complain before a folder is made
-    run = Run(out, 'pretrain', args, fresh=fresh)
-    if not tokens: world_tokens(Path(out)/'tokens', stories, vocab_size, seed, own)
-    decoder, tokenizer, stream, val = given or task(Path(out)/'tokens')
-    rates = _make_schedule(size, steps, lr, warmup, schedule, optimizer)
-    trainer = engine.build(decoder, rates, weight_decay=weight_decay, betas=(0.9, beta2), clip=clip, optimizer=optimizer)
-    print(f"{out}: {count_parameters(decoder):,} parameters, {steps:,} steps of {stream.batch_size} rows of "
-          f"{stream.block_size} tokens, {len(stream.packed):,} rows in all")
-    def look(step, stats, say):
-        row = {'val_loss': trainer.evaluate(val, CLM())['loss']} if val else {}
-        more = on_eval(decoder, step, row, say) if on_eval else None
-        return row | (more or {})
-    def save(folder): save_model(decoder, tokenizer, folder)
-    fit(trainer, CLM(), stream, steps, run, save, save_every, keep, eval_every, look)
-    newest = sorted((Path(out)/'checkpoints').glob('step-*'))[-1]
-    print(f"{out}: done; the model is {newest}")
+        return _prepare(tokens, decoder, batch_size or PRESETS[size][0], block_size, eval_every, seed)
+    given = Path(tokens).expanduser() if tokens else None
+    ready = task(given) if given else None # complain before a folder is made
+    if given: inputs['tokens'] = path_fingerprint(given)
+    with Run(out, 'pretrain', args, fresh=fresh, inputs=inputs) as run:
+        if begins_with and 'start' not in run.config: run.save_config(start=str(begins_with.resolve()))
+        if not given:
+            world_tokens(folder/'tokens', stories, vocab_size, seed, own)
+            run.keep_inputs(tokens=path_fingerprint(folder/'tokens'))
+        decoder, tokenizer, stream, val = ready or task(folder/'tokens')
+        rates = _make_schedule(size, steps, lr, warmup, schedule, optimizer)
+        trainer = engine.build(decoder, rates, weight_decay=weight_decay, betas=(0.9, beta2), clip=clip, optimizer=optimizer)
+        print(f"{out}: {count_parameters(decoder):,} parameters, {steps:,} steps of {stream.batch_size} rows of "
+              f"{stream.block_size} tokens, {len(stream.packed):,} rows in all")
+        def look(step, stats, say):
+            row = {'val_loss': trainer.evaluate(val, CLM())['loss']} if val else {}
+            more = on_eval(decoder, step, row, say) if on_eval else None
+            return row | (more or {})
+        def save(folder): save_model(decoder, tokenizer, folder)
+        limit, grace = math.log(decoder.config.vocab_size) + 1, round(warmup*steps)
+        fit(trainer, CLM(), stream, steps, run, save, save_every, keep, eval_every, look, limit, grace)
+        newest = folder/'checkpoints'/f'step-{trainer.steps:08d}'
+        print(f"{out}: done; the model is {newest}")
     return newest

@@ -7,13 +7,17 @@ __all__ = ['fit', 'loss_points', 'plot_curve']
 
 # %% ../../nbs/216_loop.ipynb #76f83df6
 import math
+import os
 import signal
+import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..core import UserError
+from ..core import Diverged, Interrupted, UserError, current_rank
 from ..files import atomic_write
 from ..joints import Engine, Objective
 from ..lesson import COLOURS, figure
@@ -24,45 +28,104 @@ from .runs import Run, choose_speed, resume
 from .speed import keep_memory, matmul_flops
 
 # %% ../../nbs/216_loop.ipynb #ebee6b59
+_ASK_TO_STOP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+_ECHO = 0.3 # seconds after the first signal, in which others are taken for the same
+
+
+def _say(line:str):
+    "Write a line to the error stream from any thread, on rank 0."
+    with suppress(OSError):
+        if current_rank() == 0: os.write(2, f'llmbook: {line}\n'.encode())
+
+
+def _end_at_the_second(
+    pipe:int, # gives the number of every signal
+):
+    "In a thread: end the process at the second request."
+    first = math.inf
+    while number := os.read(pipe, 1): # empty once the other end is closed
+        if number[0] not in _ASK_TO_STOP: continue
+        again = time.monotonic() - first > _ECHO
+        if first == math.inf: _say('stopping after this step; a second signal ends the process at once')
+        first = min(first, time.monotonic())
+        if not again: continue
+        _say('the second signal: ended without saving')
+        os._exit(128 + number[0])
+
+
 @contextmanager
-def _on_sigterm()->Iterator[list]: # not empty once SIGTERM came
-    "Take note of SIGTERM instead of ending at once."
-    asked = []
-    def take_note(*_): asked.append(True)
-    before = signal.getsignal(signal.SIGTERM)
-    try: signal.signal(signal.SIGTERM, take_note)
-    except ValueError: before = None # not the main thread
-    try: yield asked
+def _listening()->Iterator[None]:
+    "Let a thread hear the signals that this process handles. Only the main thread may ask for it."
+    theirs, ours = os.pipe()
+    os.set_blocking(ours, False)
+    before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+    listener = threading.Thread(target=_end_at_the_second, args=(theirs,), daemon=True)
+    listener.start()
+    try: yield
     finally:
-        if before is not None: signal.signal(signal.SIGTERM, before)
+        signal.set_wakeup_fd(before)
+        os.close(ours)
+        listener.join()
+        os.close(theirs)
+
+# %% ../../nbs/216_loop.ipynb #199545cb
+@contextmanager
+def _noting_signals()->Iterator[list[int]]: # numbers of the signals that came
+    "Take note of a request to stop instead of ending at once."
+    asked, before = [], {}
+    if threading.current_thread() is not threading.main_thread(): # Python hears signals in the main thread alone
+        yield asked
+        return
+    def take_note(number, frame): asked.append(number)
+    with _listening():
+        for number in _ASK_TO_STOP:
+            if signal.getsignal(number) == signal.SIG_IGN: continue # as `nohup` wants it
+            before[number] = signal.signal(number, take_note)
+        try: yield asked
+        finally:
+            for number, handler in before.items(): signal.signal(number, handler)
 
 # %% ../../nbs/216_loop.ipynb #dee8de1d
+_RECENT, _FEW = 50, 20 # training steps that are looked at, and how few may decide at the end
+
+
+def _ails(
+    recent:list[dict], # rows of the last training steps
+    limit:float=math.inf, # highest loss that is allowed on average
+    grace:int=0, # first steps, which are not judged
+    last:bool=False, # is it the end of the run?
+)->str: # empty if nothing does
+    "What is wrong with a run."
+    bad = [row for row in recent[-3:] if 'skipped' in row]
+    if len(bad) == 3:
+        where = ''.join(f', on rank {r}' for r in bad[-1].get('skipped_ranks', []))
+        return (f"loss or gradient was not finite three times in a row, last at step {bad[-1]['step']}{where}; "
+                f"lower --lr, or look at rows {bad[-1]['skipped'][:4]}")
+    judged = [row for row in recent if row['step'] > grace]
+    losses = [row['loss'] for row in judged if 'skipped' not in row]
+    if not losses or len(judged) < (_FEW if last else _RECENT): return ''
+    mean = sum(losses) / len(losses)
+    if mean <= limit: return ''
+    return (f"diverged: the losses of the {len(judged)} steps up to {judged[-1]['step']} are {mean:.2f} on average, "
+            f"above the limit of {limit:.2f}; lower --lr, in another --out")
+
+
 def _standing(
     rows:list[dict], # of `read_log`
-)->tuple[int, int]: # tokens seen, and steps skipped in a row, at its end
-    "Tokens seen and steps skipped in a row, at the end of a log."
-    seen = bad = 0
-    for row in rows:
-        if 'loss' not in row: continue # held-out loss
-        seen = row['tokens']
-        bad = bad + 1 if 'skipped' in row else 0
-    return seen, bad
+)->tuple[int, list[dict]]: # tokens seen, and the rows of the last training steps
+    "Where a log ends."
+    training = [row for row in rows if 'loss' in row and row.get('tokens') is not None] # not held-out losses
+    return training[-1]['tokens'] if training else 0, training[-_RECENT:]
 
-# %% ../../nbs/216_loop.ipynb #076036f7
+# %% ../../nbs/216_loop.ipynb #c0ffee15
 def _warn_skipped(
-    bad:int, # steps skipped in a row
-    stats:dict, # what the skipped step returned
-    engine:Engine, # that took the step
-    run:Run, # the folder
-    say:Callable[[str], None], # prints a line
+    row:dict, # of the skipped step
+    say:Callable, # prints a line
 ):
-    "Say which step is skipped, on which ranks. Raises `UserError` at the third in a row."
-    where = ''.join(f', on rank {r}' for r in stats.get('skipped_ranks', []))
-    what = f"loss {stats['loss']}, gradient norm {stats['grad_norm']}"
-    say(f"warning: step {engine.steps} is skipped: {what}{where}")
-    if bad == 3:
-        raise UserError(f"{run.folder}: loss or gradient was not finite three times in a row, "
-                        f"last at step {engine.steps}{where}; lower --lr, or look at rows {stats['skipped'][:4]}")
+    "Say which step is skipped, and on which ranks."
+    where = ''.join(f', on rank {r}' for r in row.get('skipped_ranks', []))
+    what = f"loss {row['loss']}, gradient norm {row['grad_norm']}"
+    say(f"warning: step {row['step']} is skipped: {what}{where}", file=sys.stderr)
 
 # %% ../../nbs/216_loop.ipynb #822078ba
 def _logged_step(
@@ -72,24 +135,33 @@ def _logged_step(
     run:Run, # the folder
     seen:int, # tokens before it
     peak:float, # share of the machine's operations that one token per second takes
-)->tuple[dict, float]: # what the step returned, and tokens per second
+)->tuple[dict, dict]: # what the step returned, and the row
     "Take a step and log it."
     began = time.perf_counter()
     stats = engine.step(stream[engine.steps], objective)
     rate = stats['tokens'] / (time.perf_counter() - began)
-    row = {'step': engine.steps, **stats, 'tokens': seen + stats['tokens']}
-    run.log({**row, 'tokens_per_s': rate, 'mfu': rate*peak})
-    return stats, rate
+    row = {'step': engine.steps, **stats, 'tokens': seen + stats['tokens'], 'tokens_per_s': rate, 'mfu': rate*peak}
+    run.log(row)
+    return stats, row
 
 # %% ../../nbs/216_loop.ipynb #78cfdf81
 def _leave(
     engine:Engine, # that has saved
     run:Run, # the folder
-    say:Callable[[str], None], # prints a line
+    asked:list[int], # signals that came to this rank
+    bar:Progress, # knows whether somebody still reads
 ):
-    "End the process after SIGTERM."
-    say(f"{run.folder}: stopped by SIGTERM, saved at step {engine.steps}; the same command resumes")
-    raise SystemExit(143)
+    "End the process after a request to stop, once the run is saved."
+    reason = asked[0] if asked else signal.SIGPIPE if bar.lost else signal.SIGTERM # the last: another rank was asked
+    number = engine.broadcast(int(reason))
+    saved = f"saved at step {engine.steps}; the same command resumes"
+    if number == signal.SIGPIPE and bar.lost and not isinstance(bar.lost, BrokenPipeError):
+        raise UserError(f"{run.folder}: the output cannot be written ({bar.lost.strerror}); {saved}")
+    stopped = Interrupted(number, f"{run.folder}: stopped by {signal.Signals(number).name}, {saved}")
+    if engine.world == 1: raise stopped
+    bar.write(str(stopped))
+    if bar.lost: os.dup2(os.open(os.devnull, os.O_WRONLY), 1) # what is still in the buffer goes nowhere
+    raise SystemExit(128 + number)
 
 # %% ../../nbs/216_loop.ipynb #8a5796a6
 def fit(
@@ -103,32 +175,44 @@ def fit(
     keep:int=3, # checkpoints that stay
     eval_every:int=0, # steps between calls of `on_eval`
     on_eval:Callable|None=None, # (step, stats, say) -> dict to log besides; called on every rank
+    limit:float=math.inf, # mean loss of the last 50 steps above which the run has diverged
+    grace:int=0, # first steps that are not judged by it
 )->list[dict]: # the log
-    "Train, log, save, resume. The same call resumes from the newest complete checkpoint."
+    """Train, log, save, resume. The same call resumes from the newest complete checkpoint.
+
+    Raises `Diverged` for a run that learns nothing any more, and `Interrupted` after a signal; both are saved first."""
     flops = flops_per_token(engine.model, stream.block_size)
     if engine.data_world > 1: stream = stream.slice(engine.data_rank, engine.data_world)
     resumed = resume(engine, run, stream.seed)
     if engine.steps < steps: choose_speed(engine, objective, stream[engine.steps], run)
     peak = flops / matmul_flops() / engine.world
-    seen, bad = engine.broadcast(_standing(run.read_log()))
+    seen, recent = engine.broadcast(_standing(run.read_log()))
+    recent = deque(recent, _RECENT)
     bar = Progress(steps, run.command, engine.steps, hidden=engine.rank > 0)
-    with keep_memory(), _on_sigterm() as asked, bar:
+    def give_up():
+        problem = _ails(list(recent), limit, grace, last=engine.steps >= steps)
+        if problem: raise Diverged(f"{run.folder}: {problem}")
+    with keep_memory(), _noting_signals() as asked, bar:
+        give_up() # it may have been sick before
         if resumed and engine.steps < steps: bar.write(f"{run.folder}: resuming from step {engine.steps}")
         while engine.steps < steps:
-            stats, rate = _logged_step(engine, objective, stream, run, seen, peak)
-            seen += stats['tokens']
-            bad = bad + 1 if 'skipped' in stats else 0
-            bar.update(1, f"loss {stats['loss']:.3f}, {rate/1000:.1f}k tokens/s")
-            if bad: _warn_skipped(bad, stats, engine, run, bar.write)
+            stats, row = _logged_step(engine, objective, stream, run, seen, peak)
+            seen = row['tokens']
+            recent.append(row)
+            bar.update(1, f"loss {stats['loss']:.3f}, {row['tokens_per_s']/1000:.1f}k tokens/s")
+            if 'skipped' in row: _warn_skipped(row, bar.write)
             last = engine.steps == steps
-            if on_eval and eval_every and (last or engine.steps % eval_every == 0):
+            sick = _ails(list(recent), limit, grace, last)
+            if on_eval and eval_every and not sick and (last or engine.steps % eval_every == 0):
                 more = on_eval(engine.steps, stats, bar.write)
                 run.log({'step': engine.steps, **more})
-            stop = engine.any_rank(bool(asked))
+            stop = engine.any_rank(bool(asked or bar.lost))
             due = save_every and engine.steps % save_every == 0
-            if stop or last or due: run.checkpoint(engine, save, keep)
-            if stop: _leave(engine, run, bar.write)
-    if run.is_main: _plot_log(run.read_log(), run.folder/'loss.png')
+            if stop or last or due or sick: run.checkpoint(engine, save, keep)
+            if sick: give_up()
+            if stop: _leave(engine, run, asked, bar)
+        if run.is_main: _plot_log(run.read_log(), run.folder/'loss.png')
+        if engine.any_rank(bool(asked)): _leave(engine, run, asked, bar) # it came after the last look
     return run.read_log()
 
 # %% ../../nbs/216_loop.ipynb #97c40ce0
@@ -136,12 +220,13 @@ def loss_points(
     rows:list[dict], # of `read_log`
     most:int=500, # points of training that may stay; neighbours are averaged
 )->dict[str, list[tuple[float, float]]]: # 'loss' and 'val_loss': (tokens seen, nats per token)
-    "Training and held-out losses over the tokens seen; losses that are not finite are left out."
+    "Training and held-out losses over the tokens seen; those that are not finite are left out."
     points, seen = {'loss': [], 'val_loss': []}, 0
     for row in rows:
         seen = row.get('tokens', seen)
         for key, part in points.items():
-            if key in row and math.isfinite(row[key]): part.append((seen, row[key]))
+            loss = row.get(key) # null if it was not finite
+            if loss is not None and math.isfinite(loss): part.append((seen, loss))
     size = max(1, math.ceil(len(points['loss']) / most))
     groups = [points['loss'][i:i + size] for i in range(0, len(points['loss']), size)]
     points['loss'] = [tuple(sum(axis) / len(axis) for axis in zip(*group)) for group in groups]

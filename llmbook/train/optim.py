@@ -33,36 +33,44 @@ def _adamw_move(
     p.mul_(1 - lr*weight_decay)
     p.addcdiv_(mean, root + eps, value=-lr) # p = p - lr*mean/(root + eps)
 
-# %% ../../nbs/200_optim.ipynb #cbbe9aec
-class AdamW:
+# %% ../../nbs/200_optim.ipynb #f07ddb2a
+def _loss_of(
+    closure:Callable|None, # computes loss and gradients anew
+): # what it returns; None without one
+    "Call what `step` was given, with gradients."
+    if closure is None: return None
+    with torch.enable_grad(): return closure()
+
+
+class AdamW(torch.optim.Optimizer):
     """Adam with decoupled weight decay.
 
     Sources: Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2."""
     def __init__(self,
-        params:Iterable[Tensor], # what to train
+        params:Iterable, # what to train: tensors, or groups of them
         lr:float=1e-3, # step size
         betas:tuple[float, float]=(0.9, 0.95), # memory of the first and the second moment
         eps:float=1e-8, # added to the root of the second moment
         weight_decay:float=0.1, # share of the weight taken away, times lr, each step
     ):
-        self.params = list(params)
-        self.lr = lr
-        self.betas = betas
-        self.eps = eps
-        self.weight_decay = weight_decay
-        self.m = [torch.zeros_like(p) for p in self.params]
-        self.v = [torch.zeros_like(p) for p in self.params]
-        self.t = 0
-    def step(self):
+        if lr < 0: raise ValueError(f'lr {lr}: must be at least 0')
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+    @torch.no_grad()
+    def step(self, closure:Callable|None=None):
         "Move every weight once."
-        self.t += 1
-        for p, m, v in zip(self.params, self.m, self.v):
-            if p.grad is None: continue
-            _adamw_move(p, m, v, self.t, self.lr, self.betas,
-                        self.eps, self.weight_decay)
-    def zero_grad(self):
-        "Forget the gradients."
-        for p in self.params: p.grad = None
+        loss = _loss_of(closure)
+        for group in self.param_groups:
+            settings = {name: group[name] for name in ('lr', 'betas', 'eps', 'weight_decay')}
+            for p in group['params']:
+                if p.grad is None: continue
+                state = self.state[p]
+                if not state:
+                    state['step'] = torch.zeros(())
+                    state['exp_avg'] = torch.zeros_like(p)
+                    state['exp_avg_sq'] = torch.zeros_like(p)
+                state['step'] += 1
+                _adamw_move(p, state['exp_avg'], state['exp_avg_sq'], state['step'].item(), **settings)
+        return loss
 
 # %% ../../nbs/200_optim.ipynb #51636fa8
 def param_groups(
@@ -93,6 +101,7 @@ def clip_grads(
 
     Source: Pascanu et al. 2013, algorithm 1."""
     grads = [p.grad for p in params if p.grad is not None]
+    if not grads: return torch.zeros(())
     norm = torch.stack([g.norm() for g in grads]).norm()
     if limit:
         factor = (limit / (norm + 1e-6)).clamp(max=1.0)
@@ -100,16 +109,27 @@ def clip_grads(
     return norm
 
 # %% ../../nbs/200_optim.ipynb #17f2b98d
+def _rise(
+    lr:float, # highest learning rate
+    step:int, # from 0
+    warmup:int, # steps of linear rise, more than `step`
+    from_zero:bool, # is the first rate 0?
+)->float:
+    "The learning rate of a step of the warm-up."
+    return lr * (step if from_zero else step + 1) / warmup
+
+
 def warmup_cosine(
     lr:float, # highest learning rate
     steps:int, # of the whole run
     warmup:int=0, # steps of linear rise
     floor:float=0.1, # last learning rate, as a share of the highest
+    from_zero:bool=False, # does the rise begin at 0, and not one step above it?
 )->Callable[[int], float]: # step -> learning rate
     "Rise in a line, fall along half a cosine. Source: Loshchilov and Hutter 2017, eq. 5."
     way_down = max(1, steps - warmup)
     def at(step):
-        if step < warmup: return lr * (step + 1) / warmup
+        if step < warmup: return _rise(lr, step, warmup, from_zero)
         done = min(1.0, (step - warmup) / way_down)
         fall = 0.5 * (1 + math.cos(math.pi * done))
         return lr * (floor + (1 - floor) * fall)
@@ -122,6 +142,7 @@ def warmup_stable_decay(
     warmup:int=0, # steps of linear rise
     decay:float=0.2, # share of the steps that fall, at the end
     floor:float=0.0, # last learning rate, as a share of the highest
+    from_zero:bool=False, # does the rise begin at 0, and not one step above it?
 )->Callable[[int], float]: # step -> learning rate
     """Rise, stay, fall as 1 - sqrt.
 
@@ -129,7 +150,7 @@ def warmup_stable_decay(
     start = steps - max(1, round(steps * decay))
     way_down = max(1, steps - start)
     def at(step):
-        if step < warmup: return lr * (step + 1) / warmup
+        if step < warmup: return _rise(lr, step, warmup, from_zero)
         if step < start: return lr
         done = min(1.0, (step - start) / way_down)
         fall = 1 - math.sqrt(done)
@@ -196,11 +217,13 @@ class Muon(torch.optim.Optimizer):
         betas:tuple[float, float]=(0.9, 0.95), # memories of the rest
         eps:float=1e-8, # added to the root of the second moment
     ):
+        if lr < 0: raise ValueError(f'lr {lr}: must be at least 0')
         defaults = dict(lr=lr, momentum=momentum, betas=betas, eps=eps, weight_decay=0.0, matrix=False)
         super().__init__(params, defaults)
     @torch.no_grad()
-    def step(self):
+    def step(self, closure:Callable|None=None):
         "Move every weight once."
+        loss = _loss_of(closure)
         for group in self.param_groups:
             update = _muon_update if group['matrix'] else _adam_update
             lr = group['lr']
@@ -208,3 +231,4 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is None: continue
                 p.mul_(1 - lr*group['weight_decay'])
                 p.add_(update(p.grad, self.state[p], group), alpha=-lr)
+        return loss

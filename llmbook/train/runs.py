@@ -7,84 +7,73 @@ __all__ = ['read_log', 'Run', 'resume', 'choose_speed']
 
 # %% ../../nbs/214_runs.ipynb #76f83df6
 import json
+import math
 import os
+import re
 import shutil
+import sys
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from datetime import date
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
-from ..core import UserError, current_rank, environment, rank_zero_first, seed_of
-from ..files import atomic_folder, flush, read_json, remove_leftovers, write_json, write_text
+from ..core import UserError, current_rank, rank_zero_first, seed_of
+from ..fields import Field, check_fields
+from ..files import STEP, atomic_folder, check_regular, flush, remove_leftovers, remove_path, write_json, write_text
 from ..joints import Batch, Engine, Objective
 from ..model.checkpoints import newest_checkpoint
-from .speed import measure_speed
+from ..outputs import set_aside
+from .claim import compare_inputs, give_lock, open_config, remove_unfinished, start_fresh, take_lock
+from .speed import measure_speed, usable_threads
 from .step import Speed
 
-# %% ../../nbs/214_runs.ipynb #505c4d07
-_FORMAT = 2 # of the run folder; the names of flags and log keys changed after 1
-
-
-def _same_run(
-    folder:Path, # of a run
-    command:str, # the verb
-    args:dict, # effective arguments
-    free:tuple[str, ...], # arguments that may change
-)->dict: # its config.json
-    "Read the config of a run that is to be resumed. Raises `UserError` if the folder holds another."
-    config = read_json(folder/'config.json')
-    fix = "give another --out, or --fresh to start over"
-    if config.get('format') != _FORMAT:
-        raise UserError(f"{folder}: written by an earlier version of llmbook; {fix}; "
-                        f"to train a model of it further: llmbook pretrain --model {folder} --out NEW")
-    verb = config.get('command')
-    if verb != command: raise UserError(f"{folder}: holds a run of `{verb}`, not of `{command}`; {fix}")
-    old, new = json.loads(json.dumps([config['args'], args], default=str))
-    for name in {**old, **new}:
-        before, now = old.get(name), new.get(name)
-        if name in free or before == now: continue
-        flag = name.replace('_', '-')
-        raise UserError(f"{folder}: holds another run (--{flag} was {before}, now {now}); {fix}")
-    return config
-
-# %% ../../nbs/214_runs.ipynb #c9e09151
-def _begun(
-    folder:Path, # of a run
-)->bool: # is there more than a config, an empty log and what a kill left?
-    "Has anything happened in it?"
-    if not folder.exists(): return False
-    for path in folder.iterdir():
-        if path.name == 'log.jsonl':
-            if path.stat().st_size: return True
-        elif path.name != 'config.json' and not path.name.endswith('.tmp'):
-            return True
-    return False
-
-
-def _aside(
-    folder:Path, # that is in the way
-)->Path: # a free name beside it
-    "Find a free name with a number."
-    number = 1
-    while folder.with_name(f'{folder.name}.old{number}').exists(): number += 1
-    return folder.with_name(f'{folder.name}.old{number}')
-
 # %% ../../nbs/214_runs.ipynb #900db5a9
+_ROW = {'step': Field(int, 0), 'tokens': Field(int, 0, optional=True), 'nonfinite': Field(str, optional=True),
+        'rung': Field(str, optional=True), 'skipped': Field(list, optional=True)}
+_NUMBERS = 'loss', 'val_loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu'
+_ROW |= {name: Field(float, optional=True) for name in _NUMBERS}
+
+
+def _read_row(
+    line:bytes, # of a log
+)->dict|None: # None if the line is broken
+    "Read one row; NaN and infinity, which JSON does not have, become null."
+    try: return check_fields(json.loads(line, parse_constant=lambda name: None), _ROW, 'log')
+    except (ValueError, RecursionError, UserError): return None
+
+
 def read_log(
     path:Path|str, # log.jsonl
-)->list[dict]: # its rows, up to a line that was cut short
-    "Read a log up to the line at which a killed run broke off."
-    path, rows = Path(path), []
-    if not path.exists(): return rows
-    for line in path.read_bytes().splitlines():
-        try: rows.append(json.loads(line))
-        except ValueError: break
-    return rows
+)->list[dict]: # its rows
+    "Read a log. Lines that are broken are skipped and counted; a last line that was cut short is left out."
+    path = Path(path)
+    if not path.exists(): return []
+    check_regular(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    rows = [_read_row(line) for line in lines]
+    if rows and rows[-1] is None and not lines[-1].endswith(b'\n'): rows.pop() # a kill cut it short
+    broken = [str(i) for i, row in enumerate(rows, 1) if row is None]
+    if broken:
+        what = f"{len(broken)} broken line{'s are' if len(broken) > 1 else ' is'} skipped"
+        print(f"warning: {path}: {what} (line {', '.join(broken[:3])})", file=sys.stderr)
+    return [row for row in rows if row is not None]
 
 # %% ../../nbs/214_runs.ipynb #fa909925
+def _row_text(
+    row:dict, # step and what was measured
+)->str: # a line
+    "A row as strict JSON."
+    def nonfinite(value): return isinstance(value, float) and not math.isfinite(value)
+    lost = [value for value in row.values() if nonfinite(value)]
+    if lost: row = row | {'nonfinite': str(lost[0])}
+    row = {name: None if nonfinite(value) else value for name, value in row.items()}
+    return json.dumps(row) + '\n'
+
+# %% ../../nbs/214_runs.ipynb #aacc0c71
 class _Log:
     "The log of a run folder: rank 0 writes, all ranks read."
     def __init__(self,
@@ -95,22 +84,41 @@ class _Log:
         self.is_main = is_main
 
     def read_log(self)->list[dict]: # of log.jsonl
-        "Read the log; a last line that was cut short is left out."
+        "Read the log; broken lines are left out."
         return read_log(self.folder/'log.jsonl')
 
     def truncate_log(self, step:int): # keep rows up to this step
         "Drop what was logged after the checkpoint: it will happen again."
+        if not self.is_main: return
         rows = [row for row in self.read_log() if row['step'] <= step]
-        kept = ''.join(json.dumps(row) + '\n' for row in rows)
-        if self.is_main: write_text(self.folder/'log.jsonl', kept)
+        write_text(self.folder/'log.jsonl', ''.join(map(_row_text, rows)))
 
     def log(self, row:dict): # step and what was measured
-        "Add a line."
+        "Add a line. Raises `UserError` if the disk does not take it."
         if not self.is_main: return
-        with open(self.folder/'log.jsonl', 'a', encoding='utf-8') as f:
-            f.write(json.dumps(row) + '\n')
+        path = self.folder/'log.jsonl'
+        try:
+            with open(path, 'a', encoding='utf-8') as f: f.write(_row_text(row))
+        except OSError as e:
+            problem = f"the row of step {row['step']} cannot be written ({(e.strerror or str(e)).lower()})"
+            raise UserError(f"{path}: {problem}; make room there, and the same command resumes") from None
 
-# %% ../../nbs/214_runs.ipynb #3dc6eba3
+# %% ../../nbs/214_runs.ipynb #5ac0d70f
+def _check_room(
+    folder:Path, # of a run
+    engine:Engine, # whose state is to be saved
+)->str: # about how much a checkpoint takes
+    "Raises `UserError` if the disk has no room for a checkpoint."
+    sizes = [getattr(p, 'ds_numel', p.numel()) for p in engine.model.parameters()] # DeepSpeed's name of the whole
+    needed = 16 * sum(sizes)
+    disk = shutil.disk_usage(folder)
+    words = f"{needed / 1e6:,.1f} MB"
+    if disk.total and disk.free < needed: # some file systems say nothing, as a total of 0
+        raise UserError(f"{folder}: a checkpoint of step {engine.steps} takes about {words}, and {disk.free / 1e6:,.1f} MB "
+                        "are free; make room, and the same command resumes from the newest checkpoint")
+    return words
+
+
 def _write_checkpoint(
     folder:Path, # checkpoints/step-N
     engine:Engine, # whose state it is
@@ -126,72 +134,92 @@ def _write_checkpoint(
         engine.save(stage/'trainer')
 
 
+def _checkpoints(
+    parent:Path, # checkpoints/
+)->list[Path]: # the oldest first
+    "What is called as a checkpoint is, damaged ones included."
+    return sorted(p for p in parent.glob('step-*') if re.fullmatch(STEP, p.name))
+
+
 def _drop_old(
     parent:Path, # checkpoints/
     keep:int, # how many stay; 0 keeps all
 ):
     "Remove all but the newest checkpoints."
     if keep <= 0: return
-    for old in sorted(parent.glob('step-*'))[:-keep]:
+    for old in _checkpoints(parent)[:-keep]:
         hidden = old.with_name(f'.{old.name}.gone')
         os.rename(old, hidden)
-        shutil.rmtree(hidden)
+        remove_path(hidden)
 
 # %% ../../nbs/214_runs.ipynb #f80463c4
-def _open_config(
-    folder:Path, # of the run
-    command:str, # the verb
-    args:dict, # effective arguments
-    free:tuple[str, ...], # arguments that may change
-    is_main:bool, # rank 0 comes first and writes
-)->dict: # its config.json
-    "The config of the run that is there, or a new one."
-    exists, begun = (folder/'config.json').exists(), _begun(folder)
-    if exists and (begun or not is_main): return _same_run(folder, command, args, free)
-    if begun: raise UserError(f"{folder}: not empty and not a run; give another --out")
-    today = date.today().isoformat()
-    config = {'format': _FORMAT, 'command': command, 'args': args, 'date': today, **environment()}
-    if is_main: write_json(folder/'config.json', config)
-    return config
-
-# %% ../../nbs/214_runs.ipynb #9a69ae3b
 class Run(_Log):
-    "A run folder: what was asked, what happened, and the checkpoints."
+    "A run folder: what was asked, what happened, and the checkpoints. It is locked until `close`, or its end."
     def __init__(self,
         folder:Path|str, # runs/<name>
         command:str, # the verb
         args:dict, # effective arguments
         free:tuple[str, ...]=('out', 'fresh', 'save_every', 'keep'), # arguments that may change when a run is resumed
         fresh:bool=False, # start over: put the old run aside
+        inputs:dict[str, str]|None=None, # argument -> fingerprint of the file or folder that it names
     ):
-        super().__init__(Path(folder), current_rank() == 0)
-        self.command = command
+        super().__init__(Path(folder).expanduser(), current_rank() == 0)
+        self.command, self.args = command, args
+        self.close = lambda: None # other ranks hold no lock
+        inputs = inputs or {}
         with rank_zero_first():
-            in_the_way = fresh and self.is_main and (self.folder/'config.json').exists()
-            if in_the_way: os.rename(self.folder, _aside(self.folder))
-            self.config = _open_config(self.folder, command, args, free, self.is_main)
+            if self.is_main: self._claim(fresh)
+            try:
+                self.config = open_config(self.folder, command, args, free, self.is_main, inputs)
+                self.keep_inputs(**inputs)
+            except BaseException:
+                self.close()
+                raise
             if self.is_main: self.sweep()
+
+    def _claim(self, fresh:bool): # put an old run aside?
+        "Lock the folder. Raises `UserError` if another process writes there, or something else is in the way."
+        held = take_lock(self.folder)
+        try:
+            if fresh: held = start_fresh(self.folder, self.command, held)
+        except BaseException:
+            give_lock(held)
+            raise
+        self.close = weakref.finalize(self, give_lock, held) # also when nobody holds this object any more
+
+    def __enter__(self): return self
+    def __exit__(self, *_): self.close()
 
     def sweep(self):
         "Remove what a killed process left half-written or half-removed."
         remove_leftovers(self.folder/'checkpoints') # folders
-        for pattern in ('.*.tmp', '*/.*.tmp'): # files
-            for path in list(self.folder.glob(pattern)): path.unlink(missing_ok=True)
+        remove_unfinished(self.folder) # files
 
     def save_config(self, **facts): # more to keep
         "Write config.json."
         self.config |= facts
         if self.is_main: write_json(self.folder/'config.json', self.config)
 
+    def keep_inputs(self, **inputs:str): # argument -> fingerprint
+        "Compare inputs with those that the run began with, and keep new ones. Raises `UserError` for others."
+        known = self.config.get('inputs') or {}
+        compare_inputs(known, inputs, self.args, self.folder)
+        if inputs.keys() - known.keys(): self.save_config(inputs=inputs | known)
+
     def checkpoint(self,
         engine:Engine, # whose state it is
         save:Callable[[Path], None], # writes the model's own files
         keep:int=3, # how many stay; 0 keeps all
     ):
-        "Write a checkpoint, then drop all but the newest `keep`."
+        "Write a checkpoint, then drop all but the newest `keep`. Raises `UserError` if the disk does not take it."
         folder = self.folder/'checkpoints'/f'step-{engine.steps:08d}'
         if self.is_main: flush(self.folder/'log.jsonl')
-        _write_checkpoint(folder, engine, save, self.is_main)
+        needed = _check_room(self.folder, engine) if self.is_main else ''
+        try: _write_checkpoint(folder, engine, save, self.is_main)
+        except (OSError, SafetensorError) as e:
+            reason = ' '.join(str(getattr(e, 'strerror', None) or e).split()).lower()
+            raise UserError(f"{folder}: cannot be written ({reason}); it takes about {needed}; make room, and the same "
+                            "command resumes from the newest checkpoint") from None
         if self.is_main: _drop_old(folder.parent, keep)
         engine.barrier() # no rank trains on before the checkpoint is there
 
@@ -201,9 +229,11 @@ def _put_broken_aside(
     newest:Path|None, # the newest complete checkpoint
 ):
     "Rename the checkpoints that are newer than the newest complete one."
-    for path in sorted(folder.glob('checkpoints/step-*')):
-        broken = newest is None or path.name > newest.name
-        if broken: os.rename(path, _aside(path.with_name(f'broken-{path.name}')))
+    for path in _checkpoints(folder/'checkpoints'):
+        if newest is None or path.name > newest.name:
+            broken = path.with_name(f'broken-{path.name}')
+            os.rename(path, broken)
+            set_aside(broken) # gives it a number
 
 
 def resume(
@@ -247,7 +277,7 @@ def choose_speed(
         chosen, rates = engine.speed, {}
         if engine.speed_request == 'auto':
             chosen, rates = measure_speed(engine, objective, batch)
-        threads = chosen.threads or torch.get_num_threads()
+        threads = chosen.threads or usable_threads()
         run.save_config(speed=asdict(replace(chosen, threads=threads)), rows_per_s=rates)
     chosen = Speed(**run.config['speed'])
     asked = engine.speed_request
