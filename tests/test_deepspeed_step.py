@@ -1,5 +1,6 @@
 """One step of DeepSpeed: its settings, sums over ranks, fp16's scale. Functions that ranks run are here, where a launched process
 finds them."""
+import builtins
 import math
 from importlib.util import find_spec
 
@@ -7,9 +8,12 @@ import layouts
 import pytest
 import torch
 from layouts import CLIP, CONFIG, LR, Uneven, advance, local, off
+from torch import nn
 
+from llmbook.core import UserError
 from llmbook.model.transformer import Transformer
-from llmbook.scale.deepspeed_step import LossScale, RankGroup, add_shares, ds_config, skipped_rows
+from llmbook.scale.deepspeed_step import (LossScale, RankGroup, _drop_frozen, add_shares, ds_config, import_deepspeed,
+                                          skipped_rows)
 from llmbook.scale.engine import DeepSpeedEngine
 from llmbook.scale.ranks import launch
 from llmbook.train.step import Speed
@@ -85,6 +89,32 @@ def test_ds_config():
         assert ('offload_optimizer' in config['zero_optimization']) == (zero > 0)
     assert ds_config(2, precision='fp16')['fp16']['loss_scale'] == 1.0 # static: the engine keeps the scale
     assert not any('fp16' in ds_config(2, precision=p) for p in ('fp32', 'bf16'))
+
+
+@pytest.mark.parametrize('error, words', [
+    (ModuleNotFoundError("No module named 'deepspeed'", name='deepspeed'), 'not installed'),
+    (ModuleNotFoundError("No module named 'hjson'", name='hjson'), "cannot be imported .ModuleNotFoundError: No .* 'hjson'"),
+    (AttributeError('two\nlines'), 'cannot be imported .AttributeError: two lines'),
+    (OSError('libcudart.so.11.0: cannot open'), 'OSError: libcudart'), (RuntimeError('CUDA'), 'RuntimeError: CUDA')])
+def test_a_missing_or_broken_deepspeed_is_one_line(monkeypatch, error, words):
+    real = builtins.__import__
+    def broken(name, *args): return real(name, *args) if name.split('.')[0] != 'deepspeed' else fail(error)
+    monkeypatch.setattr(builtins, '__import__', broken)
+    with pytest.raises(UserError, match=f"DeepSpeed is .*{words}.*pip install 'llmbook.scale.'") as e: import_deepspeed()
+    assert '\n' not in str(e.value)
+
+
+def fail(error): raise error
+
+
+def test_no_empty_group_reaches_deepspeed():
+    "Nor a frozen weight, whoever made the optimiser."
+    a, b, c = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2), False), nn.Parameter(torch.ones(2), False)
+    optimizer = torch.optim.AdamW([dict(params=[b]), dict(params=[a, c], lr=7.0)])
+    optimizer.add_param_group(dict(params=[]))
+    _drop_frozen(optimizer)
+    [group] = optimizer.param_groups
+    assert group['params'][0] is a and len(group['params']) == 1 and group['lr'] == 7.0
 
 
 # fp16

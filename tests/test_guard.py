@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,8 +14,8 @@ import torch
 import torch.distributed as dist
 from test_ranks import failure
 
-from llmbook.core import UserError
-from llmbook.scale import guard
+from llmbook.core import Diverged, Interrupted, UserError
+from llmbook.scale import guard, ranks
 from llmbook.scale.collectives import ring_all_reduce
 from llmbook.scale.guard import guarded, heartbeat
 from llmbook.scale.ranks import launch
@@ -118,6 +119,50 @@ def busy():
 def test_the_timeout_counts_from_the_last_beat(): assert launch(busy, 2, hang_timeout=1) == [True]*2
 
 
+# Imports take their time
+
+class Imports:
+    "Imports a module wherever it is received."
+    def __init__(self, *where): self.where = where
+
+    def __reduce__(self): return import_from, self.where
+
+
+def import_from(folder, name):
+    sys.path.insert(0, folder)
+    return __import__(name).__name__
+
+
+def import_and_meet(received, folder):
+    if dist.get_rank() == 1: import_from(folder, 'in_the_function')
+    dist.barrier()
+    return received
+
+
+def test_a_rank_that_imports_is_not_stuck(tmp_path):
+    "Neither before the function begins, nor inside it, where a lazy import of a large library may take minutes."
+    for name in ('while_receiving', 'in_the_function'): (tmp_path/f'{name}.py').write_text('import time; time.sleep(2.5)')
+    received = Imports(str(tmp_path), 'while_receiving')
+    assert launch(import_and_meet, 2, received, str(tmp_path), hang_timeout=0.5) == ['while_receiving']*2
+
+
+# Signals
+
+def raise_interrupted(number, frame): raise Interrupted(number)
+
+
+def asked_in_vain():
+    signal.signal(signal.SIGTERM, raise_interrupted)
+    guard.watch_signals()
+    if dist.get_rank() == 0: asleep()
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    dist.barrier()
+
+
+def test_a_signal_is_heard_in_a_collective():
+    assert failure(asked_in_vain, 2) == 'rank 1: stopped by SIGTERM; nothing was saved'
+
+
 # Without other ranks
 
 def test_alone_everything_does_nothing():
@@ -152,18 +197,55 @@ def test_whom_the_others_wait_for(waits, stuck, where):
     assert [f'  at {r}' in text for r in waits] == [r in stuck for r in waits]
 
 
+class PanicException(BaseException): "As libraries in Rust raise it."
+
+
 @pytest.mark.parametrize('error, code, said', [
-    (UserError('--steps 0'), 2, 'llmbook: rank 3: --steps 0\n'),
-    (RuntimeError('late'), 1, 'llmbook: rank 3: RuntimeError: late\n')])
-def test_abort_without_a_watchdog(monkeypatch, capfd, error, code, said):
+    (UserError('--steps 0'), 2, '--steps 0'), (Diverged('loss 9'), 3, 'loss 9'),
+    (OSError(28, 'No space left', 'a.bin'), 2, 'a.bin: no space'), (MemoryError(), 2, 'out of memory'),
+    (PanicException('index'), 2, 'PanicException: index'), (BrokenPipeError(), 141, ''),
+    (KeyboardInterrupt(), 130, 'interrupted; nothing was saved'), (Interrupted(15), 143, 'stopped by SIGTERM; nothing'),
+    (Interrupted(2, 'saved at step 3'), 130, 'saved at step 3'),
+    (RuntimeError('late\nvery'), 1, 'a fault of llmbook, .*RuntimeError: late very')])
+def test_abort_is_one_line_and_the_code_of_a_single_process(monkeypatch, capfd, error, code, said):
     "A rank that is alone, or has left the others already: no watchdog, and nobody to wait for."
     monkeypatch.setattr(guard.os, '_exit', sys.exit)
-    monkeypatch.setattr(guard.signal, 'signal', lambda *args: None)
+    monkeypatch.setattr(guard, 'ignore_signals', lambda *numbers: None)
     monkeypatch.setenv('RANK', '3')
     assert guard._GUARD is None
     began = time.monotonic()
     with pytest.raises(SystemExit) as caught: guard.abort(error)
-    assert caught.value.code == code and capfd.readouterr().err.startswith(said) and time.monotonic() - began < 1
+    err = capfd.readouterr().err
+    assert caught.value.code == code and time.monotonic() - began < 1
+    assert re.match(f'llmbook: rank 3: {said}', err) and err.count('\n') == 1 if said else err == ''
+
+
+@pytest.mark.parametrize('debug', [False, True])
+def test_a_traceback_only_with_debug(monkeypatch, capfd, debug):
+    monkeypatch.setattr(guard.os, '_exit', sys.exit)
+    monkeypatch.setattr(guard, 'ignore_signals', lambda *numbers: None)
+    monkeypatch.setattr(ranks, 'join_ranks', lambda: None)
+    with pytest.raises(SystemExit) as caught, ranks.as_rank(debug): error()
+    err = capfd.readouterr().err
+    assert caught.value.code == 1 and err.startswith('llmbook: rank 0: a fault of llmbook') and ('Traceback' in err) == debug
+    assert debug or err.count('\n') == 1
+
+
+@pytest.mark.parametrize('imports, said', [(600.0, []), (0.0, ['rank 1: stuck for 2 s while rank 0 was at: step 1'])])
+def test_patience_with_imports_has_an_end(monkeypatch, imports, said):
+    "Rank 0 waits, rank 1 imports, and rank 0 notices that time is up."
+    store, told = dist.HashStore(), []
+    with ThreadPoolExecutor() as pool: dogs = list(pool.map(lambda r: guard.Watchdog(store, r, 2, told.append, 2), range(2)))
+    stacks = [('  all_reduce\n', True), ('  File "<frozen importlib._bootstrap>", line 1, in _find_and_load\n', False)]
+    monkeypatch.setattr(guard.os, 'kill', lambda *args: None)
+    dogs[0].store.set('hang0', '0')
+    for dog in dogs: dog.task, dog.imports = ('step 1', 0.0), imports
+    for r in (1, 0, 1):
+        monkeypatch.setattr(guard, 'stack_of_main', lambda r=r: stacks[r])
+        guard._hang(dogs[r])
+    assert [text.split(';')[0] for text in told] == said
+    assert [dog.turn for dog in dogs] == ([1, 1] if imports else [0, 0])
+    assert all((dog.task[1] > 0) == bool(imports) for dog in dogs)
 
 
 def test_a_zombie_is_not_alive():

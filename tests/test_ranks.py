@@ -19,8 +19,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from llmbook import meeting
 from llmbook.core import UserError
-from llmbook.scale import ranks
+from llmbook.outputs import FolderLock
+from llmbook.scale import guard, ranks
 from llmbook.scale.ranks import launch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -253,25 +255,149 @@ def test_a_killed_parent_takes_its_ranks_along(tmp_path, ready):
     assert not left and len(family) >= 2 + ready and process.communicate()[1] == '', family
 
 
+# The environment, and who waits for whom
+
+@pytest.mark.parametrize('env, words', [
+    (dict(RANK='5', WORLD_SIZE='2'), 'RANK=5: must be less than WORLD_SIZE=2'), (dict(RANK='0', WORLD_SIZE='0'), 'WORLD_SIZE=0'),
+    (dict(RANK='-1', WORLD_SIZE='2'), 'RANK=-1: not a whole number'), (dict(RANK='one', WORLD_SIZE='2'), 'RANK=one'),
+    (dict(RANK='0', WORLD_SIZE='2.0'), 'WORLD_SIZE=2.0'), (dict(RANK='', WORLD_SIZE='2'), 'RANK=: not'),
+    (dict(RANK='0', WORLD_SIZE='9'*40), 'WORLD_SIZE=9'), (dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='x'), 'LOCAL_RANK=x'),
+    (dict(RANK='0', WORLD_SIZE='2', LOCAL_SIZE='x'), 'LOCAL_SIZE=x'), (dict(RANK='0', WORLD_SIZE='2'), 'MASTER_ADDR: not set'),
+    (dict(RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1'), 'MASTER_PORT: not set'),
+    (dict(RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT='http'), 'MASTER_PORT=http: not a whole'),
+    (dict(RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT='70000'), 'MASTER_PORT=70000: ports end'),
+    (dict(RANK='0', WORLD_SIZE='2', LLMBOOK_STORE='rubbish'), 'LLMBOOK_STORE=rubbish'),
+    (dict(RANK='0', WORLD_SIZE='2', LLMBOOK_STORE='tcp://host:1'), 'LLMBOOK_STORE=tcp://host:1')])
+def test_an_environment_that_makes_no_sense_is_one_line_at_once(monkeypatch, capfd, env, words):
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items(): monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks.os, '_exit', sys.exit)
+    monkeypatch.setattr(guard, 'ignore_signals', lambda *numbers: None)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as caught, ranks.as_rank(): pass
+    said = capfd.readouterr().err
+    assert caught.value.code == 2 and words in said and said.count('\n') == 1 and time.monotonic() - began < 2, said
+
+
+def wait_for(monkeypatch, rank, world, *others, local=0):
+    "One rank, and the others that have signed in, at a server of its own: what it says, and how it ends."
+    monkeypatch.setattr(meeting, 'PATIENCE', (0.5, 0.15))
+    monkeypatch.setattr(meeting.os, '_exit', lambda code: pytest.exit(str(code)) if code != 2 else sys.exit(code))
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    for name, value in dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)).items(): monkeypatch.setenv(name, value)
+    said = []
+    if rank: server = dist.TCPStore('127.0.0.1', port, world, True, wait_for_workers=False) if others else None
+    real = dist.PrefixStore
+    def board(prefix, store):
+        for r in others: store.set(f'{prefix}/here{r}', '1')
+        return real(prefix, store)
+    monkeypatch.setattr(meeting.dist, 'PrefixStore', board)
+    try: meeting.meet(rank, world, local, said.append)
+    except (UserError, SystemExit) as e: return said, str(e), server if rank else None
+    return said, 'met', None
+
+
+@pytest.mark.parametrize('rank, world, others, local, first, last', [
+    (0, 3, (), 0, 'rank 0 waits for ranks 1, 2 of 3 at 127.0.0.1:', 'ranks 1, 2 of 3 did not come within'),
+    (0, 3, (2,), 0, 'rank 0 waits for rank 1 of 3 at 127', 'rank 1 of 3 did not come within'),
+    (0, 12, (), 0, 'rank 0 waits for ranks 1, 2, 3, 4, 5, 6, 7, 8 and 3 more of 12', 'and 3 more of 12 did not'),
+    (1, 2, (), 1, 'rank 1 waits for rank 0 of 2 at 127', 'rank 0 of 2 did not come within'),
+    (4, 8, (), 0, 'rank 4 waits for rank 0 of 8', 'rank 0 of 8 did not come'),
+    (5, 8, (), 1, None, '2'), # another rank of this machine speaks
+    (2, 4, (0,), 0, None, '2'), # rank 0 is there, and speaks
+    (0, 2, (1,), 0, None, 'met')])
+def test_whoever_waits_says_for_whom(monkeypatch, rank, world, others, local, first, last):
+    said, end, _ = wait_for(monkeypatch, rank, world, *others, local=local)
+    assert last in end and '\n' not in end and (end == last or first is not None), end
+    if first is None: assert not said
+    else: assert len(said) >= 2 and all(line.startswith(first) for line in said), said
+
+
+def test_two_ranks_of_one_number(monkeypatch):
+    assert 'RANK=1: another process at' in wait_for(monkeypatch, 1, 3, 0, 1)[1]
+
+
+# Threads
+
+@pytest.mark.parametrize('chosen, beside, cores, threads', [
+    (None, 2, 8, 4), (None, 3, 8, 2), (None, 16, 8, 1), (None, 0, 8, 8), ('3', 2, 8, 3), ('1', 1, 8, 1), ('4,2', 1, 8, 4),
+    ('', 2, 8, 4), ('0', 2, 8, 4), ('many', 2, 8, 4), ('-2', 2, 8, 4)])
+def test_threads_are_a_part_of_the_usable_cores(monkeypatch, chosen, beside, cores, threads):
+    monkeypatch.setattr(ranks, 'usable_cores', lambda: cores)
+    if chosen is None: monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    else: monkeypatch.setenv('OMP_NUM_THREADS', chosen)
+    assert ranks._threads(beside) == threads
+
+
+# Signals that are handed down
+
+SIGNALS = 'import signal; print(*(signal.getsignal(s) == signal.SIG_IGN for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))'
+
+
+def handed_down(): return subprocess.run([sys.executable, '-c', SIGNALS], capture_output=True, text=True).stdout.split()
+
+
+def after_abort():
+    "What a program sees that a failing rank has still started."
+    real, seen = os._exit, []
+    guard.os._exit = lambda code: seen.append(handed_down()) or sys.exit(code)
+    guard.print_error, watchdog, guard._GUARD = (lambda text: None), guard._GUARD, None
+    try: guard.abort(ValueError('on purpose'))
+    except SystemExit: pass
+    finally: guard.os._exit, guard._GUARD = real, watchdog
+    return handed_down(), *seen
+
+
+def test_no_program_that_a_rank_starts_ignores_signals():
+    "A rank itself is deaf to Ctrl-C, since its parent decides, and a failing one to SIGTERM; programs that they start are not."
+    assert launch(after_abort, 1) == [(['False']*3, ['False']*3)]
+
+
+# One folder, one process
+
+def try_to_lock(folder):
+    try: FolderLock(folder).release()
+    except UserError as e: return str(e)
+
+
+def test_a_rank_does_not_hold_its_parents_lock(tmp_path):
+    with FolderLock(tmp_path): refused = launch(try_to_lock, 2, tmp_path)
+    assert [f'process {os.getpid()} on' in said for said in refused] == [True]*2
+    assert try_to_lock(tmp_path) is None
+
+
 RANKS = """
-import os, sys
+import os, signal, sys
+from llmbook.cli import main, signals_as_errors
 from llmbook.core import UserError
 from llmbook.scale.ranks import as_rank
 import torch.distributed as dist
-with as_rank():
+kind = os.environ['KIND']
+if kind == 'verb': main(['generate', '--model', 'nowhere', '--prompt', 'a'])
+with signals_as_errors(), as_rank():
     print('rank', os.environ['RANK'], 'speaks', flush=True)
-    if os.environ['KIND'] == 'exit': sys.exit(3)
+    if kind == 'exit': sys.exit(3)
+    if kind == 'all are asked': os.kill(os.getpid(), signal.SIGTERM)
     if dist.get_rank() == 1: raise UserError('on purpose')
     dist.barrier()
 """
 
 
-@pytest.mark.parametrize('kind, code, said', [('exit', 3, ''), ('mistake', 2, 'llmbook: rank 1: on purpose\n')])
-def test_as_rank(kind, code, said):
-    "Without a launcher, by the environment alone. The tests of the launchers break more."
+@pytest.mark.parametrize('kind, code, out, said', [
+    ('exit', 3, 'rank 0 speaks\n', ''), ('mistake', 2, 'rank 0 speaks\n', 'llmbook: rank 1: on purpose\n'),
+    ('all are asked', 143, 'rank 0 speaks\n', 'llmbook: rank .: stopped by SIGTERM; nothing was saved\n'),
+    ('verb', 2, '', 'llmbook: rank 0: .*nowhere.*\n')])
+def test_as_rank(kind, code, out, said):
+    """Without a launcher, by the environment alone. The tests of the launchers break more.
+
+    All are asked by SIGTERM at once, and one speaks; a verb that is no training is rank 0's alone, which fails for all."""
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         where = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(s.getsockname()[1]), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2')
     processes = [start(sys.executable, '-c', RANKS, RANK=str(r), LOCAL_RANK=str(r), KIND=kind, **where) for r in range(2)]
-    (out, err), (out1, err1) = [p.communicate(timeout=60) for p in processes]
-    assert [p.returncode for p in processes] == [code, code] and (out, out1, err + err1) == ('rank 0 speaks\n', '', said)
+    (out0, err), (out1, err1) = [p.communicate(timeout=60) for p in processes]
+    assert [p.returncode for p in processes] == [code, code] and (out0, out1) == (out, '')
+    assert re.fullmatch(said, err + err1), err + err1

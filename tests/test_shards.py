@@ -7,11 +7,12 @@ import pytest
 import torch
 from layouts import CLIP, CONFIG, LR, advance, local, off
 
+from llmbook.core import UserError
 from llmbook.model.generate import generate
 from llmbook.model.transformer import Transformer
 from llmbook.scale.engine import DeepSpeedEngine
 from llmbook.scale.ranks import launch
-from llmbook.train.step import LocalEngine
+from llmbook.train.step import LocalEngine, Speed
 
 many = pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs the extra scale')
 SHAPES = {'untied': replace(CONFIG, tied=False), 'gpt2': replace(CONFIG, arch='gpt2', n_hidden=128)}
@@ -67,6 +68,39 @@ def muon(folder):
     return (first[0] + rest[0], first[1] + rest[1]), rest == advance(engine, 2)
 
 
+class Counting(Transformer):
+    "A frozen embedding, a frozen gain, and a buffer that changes in every forward pass of training."
+    def __init__(self):
+        super().__init__(CONFIG, 0)
+        self.register_buffer('seen', torch.zeros((), dtype=torch.int64))
+        self.register_buffer('scratch', torch.ones(2), persistent=False)
+        for p in (self.embed.weight, self.norm.weight): p.requires_grad_(False)
+
+    def forward(self, *args, **kwargs):
+        if self.training: self.seen += 1
+        return super().forward(*args, **kwargs)
+
+
+def frozen(folder):
+    "On every rank and at every stage: two steps, a save, and what a fresh engine makes of it."
+    out = {}
+    for zero, precision in ((0, 'fp32'), (1, 'fp32'), (2, 'fp32'), (3, 'fp32'), (1, 'bf16'), (3, 'bf16')):
+        first, second = (DeepSpeedEngine(Counting(), lambda step: LR, clip=CLIP, zero=zero, persist=0, speed=Speed(precision))
+                         for _ in range(2))
+        at = folder/f'{zero}{precision}'
+        losses = advance(first, 2)[0]
+        first.save(at)
+        state, weights = first.state(), {name: weight.clone() for name, weight in first.weights()}
+        second.load(at)
+        out[zero, precision] = losses + advance(second, 1)[0], state, weights['embed.weight'], second.model.seen.item()
+        first.close()
+        second.close()
+    return out
+
+
+def muon_and_frozen(folder): return muon(folder/'muon'), frozen(folder/'frozen')
+
+
 # What comes of it
 
 @many
@@ -90,11 +124,36 @@ def test_all_ranks_may_generate_from_shards():
         assert size == 0 and ids == theirs and off(ours, after)['loss'] < 1e-5
 
 
+@pytest.fixture(scope='module')
+def others(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('others')
+    return folder, launch(muon_and_frozen, 2, folder)
+
+
 @many
-def test_muon_at_stage_0(tmp_path):
-    (ours, same), _ = launch(muon, 2, tmp_path)
+def test_muon_at_stage_0(others):
+    folder, [((ours, same), _), _] = others
     engine = local(optimizer='muon')
     assert same and off(ours, advance(engine, 4))['loss'] < 1e-5
     engine = local(optimizer='muon')
-    engine.load(tmp_path)
+    engine.load(folder/'muon')
     assert off(advance(engine, 2), [values[2:] for values in ours])['loss'] < 1e-5
+
+
+@many
+def test_frozen_weights_and_buffers_are_in_the_state(others):
+    _, [(_, found), _] = others
+    engine = LocalEngine(Counting(), lambda step: LR, clip=CLIP)
+    theirs, initial = advance(engine, 3)[0], engine.model.embed.weight.detach()
+    for (zero, precision), (losses, state, embed, seen) in found.items():
+        exact = zero == 0 or precision == 'fp32'
+        kept = initial if exact else initial.bfloat16().float() # no master copy: what the model computes with
+        assert losses == pytest.approx(theirs, abs=1e-5 if exact else 0.05), (zero, precision)
+        assert torch.equal(embed, kept) and torch.equal(state['weight.embed.weight'], kept), (zero, precision)
+        assert [name for name in state if 'embed' in name] == ['weight.embed.weight'], 'a frozen weight has moments'
+        assert state['buffer.seen'] == 2 and seen == 3 and 'buffer.scratch' not in state, (zero, precision)
+
+
+def test_nothing_to_train_is_one_line():
+    model = Transformer(CONFIG, 0).requires_grad_(False)
+    with pytest.raises(UserError, match='all its weights are frozen'): DeepSpeedEngine(model, lambda step: LR, zero=1)

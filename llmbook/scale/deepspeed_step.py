@@ -29,12 +29,15 @@ from ..train.step import Host, share_of
 
 # %% ../../nbs/350_deepspeed_step.ipynb #5fe40f72
 def import_deepspeed(): # the module, or a line about what is missing
-    "Import DeepSpeed, quietly. Raises `UserError` where it is not installed."
+    "Import DeepSpeed, quietly. Raises `UserError` where it is not installed, or broken."
     os.environ.setdefault('DS_ACCELERATOR', 'cuda' if torch.cuda.is_available() else 'cpu')
+    fix = "install it with: pip install 'llmbook[scale]'"
     try: import deepspeed
-    except ImportError:
-        raise UserError("DeepSpeed is not installed; "
-                        "install it with: pip install 'llmbook[scale]'") from None
+    except Exception as e:
+        missing = isinstance(e, ModuleNotFoundError) and e.name == 'deepspeed'
+        if missing: raise UserError(f"DeepSpeed is not installed; {fix}") from None
+        reason = ' '.join(f'{type(e).__name__}: {e}'.split())
+        raise UserError(f"DeepSpeed is installed but cannot be imported ({reason}); {fix}") from e
     # what DeepSpeed believes it could compile; it compiles this one under a lock
     operations = vars(deepspeed.ops).setdefault('__compatible_ops__', {})
     operations['deepspeed_shm_comm'] = False
@@ -54,7 +57,7 @@ def join():
         join_ranks()
     atexit.register(leave_ranks) # without this, stage 3 aborts the process at its end
 
-# %% ../../nbs/350_deepspeed_step.ipynb #db32e43d
+# %% ../../nbs/350_deepspeed_step.ipynb #f33da048
 HALF = {'bf16': torch.bfloat16, 'fp16': torch.float16} # the precisions beside fp32
 
 def ds_config(
@@ -80,6 +83,17 @@ def ds_config(
     if zero and precision == 'bf16': config['bf16'] = {'enabled': True}
     if zero and precision == 'fp16': config['fp16'] = {'enabled': True, 'loss_scale': 1.0}
     return config
+
+
+def _drop_frozen(
+    optimizer:torch.optim.Optimizer, # changed in place
+):
+    "Take out weights that do not learn, and groups that are empty then."
+    groups = []
+    for group in optimizer.param_groups:
+        group['params'] = [p for p in group['params'] if p.requires_grad]
+        if group['params']: groups.append(group)
+    optimizer.param_groups = groups
 
 # %% ../../nbs/350_deepspeed_step.ipynb #dc55a804
 def _sum_over_ranks(
@@ -183,6 +197,7 @@ class DeepSpeedStep:
         config:dict, # of `ds_config`
         clip:float=1.0, # largest norm of the gradient, at stage 0
     ):
+        _drop_frozen(optimizer)
         self.ds, self.optimizer, *_ = import_deepspeed().initialize(
             model=model, optimizer=optimizer, dist_init_required=False, config=config)
         self.names, self.clip = names, clip

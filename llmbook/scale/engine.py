@@ -55,7 +55,8 @@ def _check_engine(
 class _ShardedModel(RankGroup, LocalEngine):
     "A model and its optimiser, complete until they are first used, then in DeepSpeed's hands."
     def __init__(self,
-        *args, # model, schedule and others of `LocalEngine`
+        model:nn.Module, # what to train
+        *args, # schedule and others of `LocalEngine`
         zero:int=0, # stage
         offload:bool=False, # to the host's memory?
         persist:int=100_000, # at stage 3, weights of fewer numbers stay complete
@@ -65,8 +66,10 @@ class _ShardedModel(RankGroup, LocalEngine):
     ):
         chosen = speed if isinstance(speed, Speed) else Speed()
         _check_engine(zero, offload, chosen.precision, optimizer)
+        if not any(p.requires_grad for p in model.parameters()):
+            raise UserError("no weight of the model can be trained; all its weights are frozen")
         join()
-        super().__init__(*args, speed=chosen, optimizer=optimizer, **flags)
+        super().__init__(model, *args, speed=chosen, optimizer=optimizer, **flags)
         self.zero, self.offload, self.persist = zero, offload, persist
         self.precision = chosen.precision
         self.rank = self.data_rank = dist.get_rank()
@@ -244,7 +247,7 @@ def engine_flags(
     # exact: fp32, not compiled; auto: time the options once on this machine and keep the fastest
     speed:Literal['exact', 'auto']='exact',
     # seconds without progress after which a run of many processes is stopped as stuck
-    hang_timeout:Annotated[float, above(0)]=1800,
+    hang_timeout:Annotated[float, above(0, infinite=True)]=1800,
 )->dict: # the same, checked
     "The flags of the engine. Raises `UserError` for what does not go together."
     flags = dict(locals())

@@ -9,6 +9,7 @@ __all__ = ['PRELOAD', 'launched', 'join_ranks', 'leave_ranks', 'as_rank', 'launc
 import math
 import multiprocessing as mp
 import os
+import re
 import signal
 import socket
 import sys
@@ -24,10 +25,13 @@ from tempfile import TemporaryDirectory
 import torch
 import torch.distributed as dist
 
-from ..core import UserError
+from ..core import UserError, explain
+from ..meeting import meet, meeting_place, who_am_i
 from .guard import GONE, abort, format_error, guarded, print_error
-from .guard import silence_watchdog, start_watchdog, stop_watchdog
+from .guard import silence_watchdog, start_watchdog, stop_watchdog, watch_signals
 from .travel import receive, to_bytes
+from ..signals import ignore_signals
+from ..train.speed import usable_cores
 
 # %% ../../nbs/302_ranks.ipynb #db71c897
 def launched()->bool: # by deepspeed, torchrun or `launch`
@@ -35,18 +39,22 @@ def launched()->bool: # by deepspeed, torchrun or `launch`
     return 'RANK' in os.environ and 'WORLD_SIZE' in os.environ
 
 # %% ../../nbs/302_ranks.ipynb #c5e0cff7
+def _threads(
+    beside:int, # ranks on this machine
+)->int: # at least 1
+    "Threads of one rank: what the user has set, or its part of the cores."
+    chosen = re.match('[1-9][0-9]{0,3}', os.environ.get('OMP_NUM_THREADS', ''))
+    return int(chosen[0]) if chosen else max(1, usable_cores() // max(1, beside))
+
+
 def _take_device(
     local:int, # number of this rank on its machine
-    world:int, # ranks
+    beside:int, # ranks on this machine
 )->str: # the libraries that carry tensors
     "Take this rank's GPU, or its part of the cores."
-    beside = os.environ.get('LOCAL_WORLD_SIZE') or os.environ.get('LOCAL_SIZE') # the latter is DeepSpeed's
-    beside = int(beside or 0) # ranks on this machine, if known
     gpus = torch.cuda.device_count()
     if gpus: torch.cuda.set_device(local % gpus)
-    else:
-        cores = os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // (beside or world)))
+    else: torch.set_num_threads(_threads(beside))
     return 'cpu:gloo,cuda:nccl' if gpus and beside <= gpus else 'gloo'
 
 # %% ../../nbs/302_ranks.ipynb #16db59f0
@@ -68,18 +76,16 @@ def join_ranks(
     hang_timeout:float=math.inf, # seconds without a heartbeat that a guarded block may take
 ):
     "Become one of many: find the others through the environment, and let rank 0 alone print."
-    rank = int(os.environ.get('RANK', 0))
-    world = int(os.environ.get('WORLD_SIZE', 1))
-    local = int(os.environ.get('LOCAL_RANK', 0))
+    rank, world, local, beside = who_am_i()
+    meeting_place() # or say that it makes no sense, before anything is taken
     chain = _launcher_chain()
     if chain: threading.Thread(target=_watch_parents, args=(chain,), daemon=True).start()
-    backend = _take_device(local, world)
-    address = os.environ.get('LLMBOOK_STORE', 'env://') # a file of `launch`, or a host and port
+    backend = _take_device(local, beside or world)
     with _only_rank_zero_prints(rank):
-        store = next(dist.rendezvous(address, rank, world, timeout=timedelta(minutes=10)))[0]
+        store = meet(rank, world, local, print_error)
+        start_watchdog(store, rank, world, say, hang_timeout)
         day = timedelta(hours=24)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=day)
-    start_watchdog(store, rank, world, say, hang_timeout)
 
 
 def leave_ranks():
@@ -90,21 +96,20 @@ def leave_ranks():
 # %% ../../nbs/302_ranks.ipynb #4716a13c
 @contextmanager
 def as_rank(
-    debug:bool=False, # show tracebacks of a user's mistakes too?
+    debug:bool=False, # show tracebacks too?
 )->Iterator[None]:
     "Run a block as one of a launcher's ranks: join, stop all ranks on failure, leave together."
-    try: join_ranks()
-    except Exception as e:
-        rank, host, port = (os.environ.get(k) for k in ('RANK', 'MASTER_ADDR', 'MASTER_PORT'))
-        print_error(f"rank {rank}: the ranks do not meet at {host}:{port}; is the port free, "
-                    f"and does every machine reach it? ({e})")
-        os._exit(1)
     leaving = None
     try:
+        join_ranks()
+        watch_signals()
         try: yield
         except SystemExit as e: leaving = e # the program is done: not a failure
         leave_ranks()
-    except BaseException as e: abort(e, debug)
+    except BaseException as e:
+        quiet = isinstance(e, KeyboardInterrupt) and os.environ.get('LOCAL_RANK', '0') != '0'
+        if quiet and not dist.is_initialized(): os._exit(explain(e)[1])
+        abort(e, f'{explain(e)[0]}\n{format_error(e)}' if debug else '')
     if leaving: raise leaving
 
 # %% ../../nbs/302_ranks.ipynb #dd3b3ee4
@@ -156,7 +161,7 @@ def _worker_main(
     hang_timeout:float, # for the watchdog
 ):
     "What a launched process does: read its work, join, do it, and tell what came of it."
-    signal.signal(signal.SIGINT, signal.SIG_IGN) # the caller decides what Ctrl-C means
+    ignore_signals(signal.SIGINT) # the caller decides what Ctrl-C means
     threading.Thread(target=_end_with_parent, daemon=True).start()
     loopback = [name for _, name in socket.if_nameindex() if name in ('lo', 'lo0')]
     if loopback: os.environ['GLOO_SOCKET_IFNAME'] = loopback[0] # all ranks are on this machine
@@ -167,13 +172,14 @@ def _worker_main(
         fn, args = receive(pipe)
         join_ranks(lambda text: tell('failed', text), hang_timeout)
     except BaseException as e:
-        with suppress(OSError): tell('failed', f"rank {env['RANK']}: {format_error(e)}")
+        text = str(e) if isinstance(e, UserError) else format_error(e)
+        with suppress(OSError): tell('failed', f"rank {env['RANK']}: {text}")
         os._exit(1)
     try:
         with guarded(getattr(fn, '__name__', 'launch')): result = fn(*args)
         tell('done', result)
         leave_ranks()
-    except BaseException as e: abort(e)
+    except BaseException as e: abort(e, str(e) if isinstance(e, UserError) else format_error(e))
     sys.stdout.flush()
     os._exit(0) # without waiting for threads that `fn` may have left behind
 
@@ -211,7 +217,7 @@ def _pickle_call(
 )->bytes: # what every rank is sent
     "Pack a function and its arguments. Raises `UserError` for what cannot be sent."
     name = getattr(fn, '__name__', type(fn).__name__)
-    if world < 1: raise UserError(f"launch: a world of {world}; at least 1 is needed")
+    if not isinstance(world, int) or world < 1: raise UserError(f"launch: a world of {world}; at least 1 is needed")
     try: return to_bytes((fn, args))
     except Exception as e:
         problem = f"launch: {name} and its arguments cannot be sent to other processes ({e})"
@@ -226,7 +232,7 @@ def _workers(
     "Processes that wait for work and can find each other; at the end of the block all are ended."
     started = []
     with TemporaryDirectory() as folder:
-        env = dict(os.environ, WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
+        env = dict(os.environ, WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), TORCHELASTIC_RESTART_COUNT='0')
         env['LLMBOOK_STORE'] = f'file://{folder}/store'
         env['DS_ACCELERATOR'] = 'cuda' if torch.cuda.is_available() else 'cpu' # for DeepSpeed
         try:
@@ -243,11 +249,12 @@ def launch(
     fn:Callable, # any function, also one of a notebook cell
     world:int, # processes
     *args, # for every one of them
-    hang_timeout:float=120, # seconds that the ranks, once they have met, may take without a `heartbeat`
+    hang_timeout:float=120, # seconds without a `heartbeat`, once the ranks have met; imports may take longer
 )->list: # what `fn` returned on each rank
     """Run `fn(*args)` on `world` ranks of this machine.
 
     Raises RuntimeError with the cause when one fails, hangs or dies."""
+    if not hang_timeout > 0: raise UserError(f"launch: hang_timeout={hang_timeout}; give a number of seconds above 0")
     work = _pickle_call(fn, world, args)
     with _workers(world, hang_timeout) as started:
         pipes = [pipe for _, pipe in started]

@@ -38,15 +38,26 @@ def _link_moments(optimizer):
     optimizer._hp_optimizer_states_linked = False # or DeepSpeed returns at once
     optimizer._lazy_init_hp_params_optimizer_state()
 
+# %% ../../nbs/352_shards.ipynb #4a5a4235
+@torch.no_grad()
+def _full_weight(
+    p:Tensor, # a parameter from stage 1 on
+)->Tensor: # complete, fp32
+    "Fetch a parameter's weight. All ranks must call it."
+    deepspeed = import_deepspeed()
+    if p.requires_grad: return deepspeed.utils.safe_get_full_fp32_param(p)
+    if not hasattr(p, 'ds_id'): return p.detach().float() # stages 1 and 2 cut no weights of the model
+    with deepspeed.zero.GatheredParameters([p]): return p.detach().float().clone()
+
 # %% ../../nbs/352_shards.ipynb #15440014
 def _gather_parameter(
-    p:Tensor, # a sharded parameter
+    p:Tensor, # a parameter from stage 1 on
     first:dict, # the optimiser's state of the first shard; empty before the first step
 )->dict[str, Tensor]: # weight, moments and step
     "Fetch one parameter's weight, and its moments if there are any."
-    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-    entries = {'weight': safe_get_full_fp32_param(p)}
-    if first:
+    from deepspeed.utils import safe_get_full_optimizer_state
+    entries = {'weight': _full_weight(p)}
+    if first and p.requires_grad:
         for key in ('exp_avg', 'exp_avg_sq'): entries[key] = safe_get_full_optimizer_state(p, key)
         entries['step'] = first['step'] # the same in all shards
     return entries
@@ -71,6 +82,14 @@ def _gather_state(
             value = torch.as_tensor(value).detach()
             gathered[f'{key}.{name}'] = value.cpu().clone()
     return gathered
+
+# %% ../../nbs/352_shards.ipynb #3d340538
+def _buffers(
+    model:nn.Module, # of an engine
+)->dict[str, Tensor]: # by full name
+    "The buffers that belong to the state of a model."
+    kept = model.state_dict(keep_vars=True)
+    return {name: value for name, value in model.named_buffers() if name in kept}
 
 # %% ../../nbs/352_shards.ipynb #73c740ee
 @torch.no_grad()
@@ -131,12 +150,15 @@ def _load_shards(
     engine, # one rank of a `DeepSpeedEngine`, before its first step; all ranks must load
     folder:Path, # of a checkpoint: its trainer/
 ):
-    "Fill weights, moments and generators. Raises `UserError` if the model has another shape."
+    "Fill weights, buffers, moments and generators. Raises `UserError` if the model has another shape."
     if engine.sharded is not None:
         raise RuntimeError('load before the first step: then the weights are not sharded yet')
     state, facts = read_state(engine, folder)
     with torch.no_grad():
         for p, name in engine.names.items(): p.copy_(state[f'weight.{name}'])
+        for name, buffer in _buffers(engine.model).items():
+            key = f'buffer.{name}'
+            if key in state: buffer.copy_(state[key])
     with guarded('loading'): engine.start(state)
     set_random(folder, engine.rank)
     engine.steps = facts['steps']
@@ -146,16 +168,19 @@ def _load_shards(
 class ShardedState:
     "Weights and moments of an engine by full name, however they are sharded. All ranks must call these."
     def state(self)->dict[str, Tensor]: # on rank 0: fp32, by full name; elsewhere empty
-        "Weights and moments."
+        "Weights, moments and buffers."
         self.start()
-        return _gather_state(self.optimizer, self.names, self.zero, keep=self.rank == 0)
+        main = self.rank == 0
+        state = _gather_state(self.optimizer, self.names, self.zero, keep=main)
+        buffers = _buffers(self.model) if main else {}
+        for name, buffer in buffers.items(): state[f'buffer.{name}'] = buffer.cpu().clone()
+        return state
 
     def weights(self)->Iterator[tuple[str, Tensor]]:
         "The complete fp32 weights by name, one at a time."
-        from deepspeed.utils import safe_get_full_fp32_param
         sharded = self.zero and self.sharded is not None
         for p, name in self.names.items():
-            yield name, safe_get_full_fp32_param(p) if sharded else p.detach()
+            yield name, _full_weight(p) if sharded else p.detach()
 
     def full_weights(self):
         "The context in which every rank holds complete weights."
