@@ -6,6 +6,8 @@
 __all__ = ['run']
 
 # %% ../nbs/800_book.ipynb #76f83df6
+import os
+import re
 import shlex
 import time
 from collections.abc import Callable
@@ -14,24 +16,29 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 
-from .core import UserError, rank_zero_first
-from .evaluation.measure import print_task, text_task, world_task
-from .evaluation.perplexity import Rung, as_ids, ladder, ngram_nats, oracle_nats
+from .core import Interrupted, UserError, current_rank, rank_zero_first
+from .evaluation.findings import read_samples
+from .evaluation.measure import print_task, read_results, text_task, world_task
+from .evaluation.perplexity import as_ids
 from .evaluation.report import report
-from .files import read_json, read_jsonl, write_json
-from .flags import above, at_least, check_ranges
+from .evaluation.watch import first_rungs, read_counted, report_progress, write_counted
+from .fields import Field, check_fields
+from .files import read_json, write_json
+from .flags import SEED, above, at_least, between, check_ranges
 from .joints import EngineOptions
 from .model.checkpoints import load_model, newest_checkpoint
 from .model.completion import continue_text, prompts_from
 from .model.transformer import Transformer, config_for
+from .outputs import changed_argument, path_fingerprint
 from .text.batches import PackedRows, Stream, split_batch
-from .text.bpe import FIRST_MERGE, load_tokenizer, save_tokenizer, train_tokenizer
-from .text.corpus import HELD_START, hold_out, local_documents, pydoc_documents, world_documents, write_documents
+from .text.bpe import FIRST_MERGE, train_tokenizer
+from .text.corpus import HELD_START, hold_out, pydoc_documents, world_documents, write_documents
+from .text.documents import Skipped, check_apart, local_documents
 from .text.store import TokenStore, write_store
-from .train.clm import CLM, PRESETS, pretrain, validation_subset
+from .text.tokenizer_files import load_tokenizer, save_tokenizer
+from .train.clm import CLM, PRESETS, pretrain
 from .train.runs import Run
 from .train.speed import measure_speed, rows_per_second
 from .train.step import LocalOptions, Speed
@@ -53,8 +60,6 @@ def _run_scale(
         scale['pydoc'] = round(scale['pydoc'] * fraction)
     scale |= {name: value for name, value in given.items() if value is not None}
     config_for(scale['size'], scale['vocab_size']) # raises if there is no such size
-    if scale['vocab_size'] < FIRST_MERGE:
-        raise UserError(f"--vocab-size {scale['vocab_size']}: too small; the special tokens and 256 bytes take {FIRST_MERGE}")
     return scale
 
 # %% ../nbs/800_book.ipynb #b272ce06
@@ -66,8 +71,27 @@ def _run_once(done:Path, what:str, work:Callable, *args):
             return
         print(f"{what} ...", flush=True)
         began = time.monotonic()
-        work(*args)
+        try: work(*args)
+        except Interrupted as e: # a signal; Ctrl-C in a notebook stays what it is
+            rest = "what was done before it is kept, and the same command resumes there"
+            raise Interrupted(e.number, f"stopped by {e.name} in the step {what}; {rest}") from None
         print(f"  in {time.monotonic() - began:.0f} s", flush=True)
+
+# %% ../nbs/800_book.ipynb #ab7401ef
+def _is_alive(process:int)->bool:
+    "Is there such a process, other than this one?"
+    if process == os.getpid(): return False
+    try: os.kill(process, 0) # sends nothing
+    except PermissionError: return True # somebody else's
+    except (ProcessLookupError, OverflowError): return False
+    return True
+
+
+def _remove_unfinished(out:Path):
+    "Remove the files that killed processes left half-written in a run folder."
+    for path in list(out.rglob('.*.tmp')):
+        name = re.fullmatch(r'\..+\.(\d+)\.tmp', path.name)
+        if name and path.is_file() and not _is_alive(int(name[1])): path.unlink(missing_ok=True)
 
 # %% ../nbs/800_book.ipynb #05ebd1e9
 def _take_characters(documents:list[dict], size:int)->list[dict]:
@@ -79,9 +103,9 @@ def _take_characters(documents:list[dict], size:int)->list[dict]:
 
 def _collect(folder:Path, text:str|None, stories:int, pydoc:int, seed:int):
     "Write what is read: the reader's text, or so many stories and so many characters of Python's documentation."
-    for leftover in folder.rglob('.*.tmp'): leftover.unlink() # of a start that was killed
+    skipped = Skipped()
     if text:
-        parts = {'text': hold_out(local_documents(text))}
+        parts = {'text': hold_out(local_documents(text, skipped))}
     else:
         val = world_documents(min(500, stories), seed, HELD_START)
         parts = {'world': (world_documents(stories, seed), val),
@@ -89,8 +113,9 @@ def _collect(folder:Path, text:str|None, stories:int, pydoc:int, seed:int):
     for name, (train, val) in parts.items():
         write_documents(folder/name/'val', val)
         counts = write_documents(folder/name, train)
-        write_json(folder/name/'corpus.json', {'source': text or name, 'seed': seed} | counts)
+        write_json(folder/name/'corpus.json', {'source': text or name, 'seed': seed} | counts | {'left_out': dict(skipped)})
         print(f"  {name}: {counts['documents']:,} documents, {counts['bytes']:,} bytes to train on")
+    skipped.report()
 
 # %% ../nbs/800_book.ipynb #ecf6f7dd
 def _read_back(folder:Path, val:bool=False)->dict[str, list[dict]]:
@@ -165,81 +190,43 @@ def _plan_steps(
 
 # %% ../nbs/800_book.ipynb #940749d2
 def _count(out:Path, main:str):
-    "Write what counting pays for the held-out documents: for all of them, then for those that training watches."
+    "Write what counting pays for the held-out documents."
     tokenizer = load_tokenizer(out/'tokenizer')
     train = as_ids(tokenizer, _read_back(out/'text')[main])
     val = as_ids(tokenizer, _read_back(out/'text', val=True)[main])
-    costs = ngram_nats(val + validation_subset(val), train, tokenizer.get_vocab_size())
-    write_json(out/'counted.json', {name: nats.tolist() for name, nats in costs.items()})
-
-
-def _start_rungs(out:Path, main:str)->list[Rung]:
-    "The rungs that need no training, on the held-out documents that training watches."
-    val = _read_back(out/'text', val=True)[main]
-    watched = validation_subset(as_ids(load_tokenizer(out/'tokenizer'), val))
-    counted = read_json(out/'counted.json')
-    costs = {name: nats[len(val):] for name, nats in counted.items()}
-    if main == 'world': costs['unigram by kind'] = oracle_nats(val[:len(watched)])['unigram by kind']
-    return ladder(costs, watched)
-
-# %% ../nbs/800_book.ipynb #9c873c6c
-def _passed_before(
-    log:Path, # of the run
-)->set[str]: # names of rungs
-    "The rungs that a run's log has reported."
-    if not log.exists(): return set()
-    reported = [row['rung'].split(', ') for row in read_jsonl(log) if 'rung' in row]
-    return {name for names in reported for name in names}
-
-
-def _report_progress(
-    run:Path, # folder of the training
-    rungs:list[Rung], # to be passed
-    tokenizer, # for samples
-    seed:int, # of the samples
-)->Callable: # `on_eval` of `pretrain`
-    "Make the function that says which rung was passed, with a sample now and then."
-    last_shown = 0
-
-    def look(decoder, step, row, say):
-        nonlocal last_shown
-        before = _passed_before(run/'log.jsonl')
-        new = [rung for rung in rungs if row['val_loss'] < rung.nats and rung.name not in before]
-        names = ', '.join(f'{rung.name} ({rung.nats:.2f})' for rung in new)
-        passed = f'; passed {names}' if new else ''
-        say(f"step {step}: held out {row['val_loss']:.3f} nats per token{passed}")
-        if new or step - last_shown >= 200:
-            last_shown = step
-            sample = continue_text(decoder, tokenizer, '', seed, 60)
-            say('  it writes: ' + ' '.join(sample.split())[:240])
-        return {'rung': ', '.join(rung.name for rung in new)} if new else {}
-    return look
+    write_counted(out/'counted.json', train, val, tokenizer.vocab_size)
 
 # %% ../nbs/800_book.ipynb #1a3bf29c
+_PLAN = {'steps': Field(int, 1, 10**12), 'speed': Field(dict)}
+_SPEED = {'precision': Field(str), 'threads': Field(int, 0, 10**6), 'compile': Field(bool)}
+
+
 def _train_model(out:Path, main:str, size:str, seed:int, engine:EngineOptions):
     "Pretrain for the planned steps, or say that it is done."
-    run, plan = out/'pretrain', read_json(out/'plan.json')
+    run, plan = out/'pretrain', read_json(out/'plan.json', _PLAN)
+    speed = check_fields(plan['speed'], _SPEED, out/'plan.json', strict=True)
     steps, newest = plan['steps'], newest_checkpoint(run)
     if newest and newest.name == f'step-{steps:08d}' and (run/'loss.png').exists():
         print('Training: done before')
         return
-    rungs = _start_rungs(out, main)
+    tokenizer = load_tokenizer(out/'tokenizer')
+    rungs = first_rungs(out/'counted.json', _read_back(out/'text', val=True)[main], tokenizer, main == 'world')
     costs = ', '.join(f'{rung.name} {rung.nats:.2f}' for rung in rungs)
     print('Training; to be passed, in nats per token:', costs, flush=True)
-    on_eval = _report_progress(run, rungs, load_tokenizer(out/'tokenizer'), seed)
+    on_eval = report_progress(run, rungs, tokenizer, seed)
     pretrain(
         tokens=str(out/'tokens'), size=size, steps=steps, out=str(run), seed=seed,
         optimizer='adamw' if engine.zero else 'muon',
         save_every=max(50, steps//10), eval_every=max(10, steps//40),
-        engine=replace(engine, speed=Speed(**plan['speed'])), on_eval=on_eval)
+        engine=replace(engine, speed=Speed(**speed)), on_eval=on_eval)
 
 # %% ../nbs/800_book.ipynb #e1466ef8
 def _measure(out:Path, main:str):
     "Evaluate the newest checkpoint on everything that was held out."
     model, tokenizer = load_model(out/'pretrain')
     val = _read_back(out/'text', val=True)
-    counted = read_json(out/'counted.json')
-    costs = {name: np.array(nats[:len(val[main])]) for name, nats in counted.items()}
+    counted = read_counted(out/'counted.json', len(val[main]))
+    costs = {name: nats[:len(val[main])] for name, nats in counted.items()}
     measure = world_task if main == 'world' else text_task
     tasks = {main: measure(model, tokenizer, val[main], costs)}
     for name in set(val) - {main}: tasks[name] = text_task(model, tokenizer, val[name])
@@ -263,7 +250,7 @@ def _next_commands(out:Path)->list[str]:
     def quoted(path): return shlex.quote(str(path))
 
     model, own = quoted(out/'pretrain'), out/'text'/'text'
-    prompts = [sample['prompt'] for sample in read_json(out/'samples.json') if sample['prompt']]
+    prompts = [sample['prompt'] for sample in read_samples(out/'samples.json') if sample['prompt']]
     prompt = ' '.join(prompts[0].split()) if prompts else ''
     tasks = f"text --text {quoted(own/'val')}" if own.exists() else 'world pydoc'
     return [f"llmbook generate --model {model} --prompt {shlex.quote(prompt)}",
@@ -277,22 +264,46 @@ def _finish(out:Path)->Path:
     commands = _next_commands(out)
     write_json(out/'next.json', commands)
     print()
-    for name, figures in read_json(out/'results.json')['tasks'].items(): print_task(name, figures)
+    for name, figures in read_results(out/'results.json').items(): print_task(name, figures)
     page = report([str(out)], str(out/'report.html'))
     print('To continue:', *commands, sep='\n  ')
     return page
 
+# %% ../nbs/800_book.ipynb #a1832675
+_CONFIG = {'command': Field(str), 'args': Field(dict), 'inputs': Field(dict, optional=True)}
+
+
+def _was_edited(
+    out:Path, # folder of the run
+    args:dict, # of this start
+    found:str|None, # fingerprint of the text now; None without --text
+)->bool: # is the text another than the one that this run was begun with?
+    "Compare the text with the one that a run in this folder has read."
+    path = out/'config.json'
+    if found is None or not path.exists(): return False
+    config = read_json(path, _CONFIG)
+    other = config['command'] != 'run' or changed_argument(config['args'], args, ('out', 'fresh', 'text'))
+    read = (config.get('inputs') or {}).get('text')
+    if other or read in (None, found): return False # another run is refused below
+    paths = [Path(str(text)).expanduser().resolve() for text in (config['args'].get('text'), args['text'])]
+    if paths[0] != paths[1]: return False # another text
+    print(f"{args['text']} has been edited since; the earlier run is set aside, and every step is done again", flush=True)
+    return True
+
 # %% ../nbs/800_book.ipynb #d1b9924a
+_VOCAB = between(FIRST_MERGE, 1_000_000)
+
+
 def run(
     text:str|None=None, # your own text (a file or a folder); if omitted, the story world and Python's documentation
     out:str='runs/book', # folder of the complete run
     full:bool=False, # train the larger model, for an hour
     minutes:Annotated[float, above(0)]|None=None, # of training: by default 5; 3 with --text; 60 with --full
     size:str|None=None, # size of the model: by default nano; tiny with --full
-    vocab_size:Annotated[int, at_least(1)]|None=None, # tokens in the vocabulary: by default 1024; 2048 with --full
+    vocab_size:Annotated[int, _VOCAB]|None=None, # tokens in the vocabulary: by default 1024; 2048 with --full
     stories:Annotated[int, at_least(1)]|None=None, # stories to write: by default 20,000; 120,000 with --full
     steps:Annotated[int, at_least(1)]|None=None, # optimiser steps: by default as many as fit in --minutes
-    seed:int=0, # random seed for text, weights, order and samples
+    seed:Annotated[int, SEED]=0, # random seed for text, weights, order and samples
     fresh:bool=False, # set aside any run already in this folder
     *,
     engine:EngineOptions=LocalOptions(), # on what it runs
@@ -302,9 +313,15 @@ def run(
     check_ranges(run, args)
     if text and not (full or minutes or steps): minutes = 3.0
     scale = _run_scale(full, minutes=minutes, size=size, vocab_size=vocab_size, stories=stories, steps=steps)
-    if text: next(local_documents(text)) # raises if it cannot be read
-    Run(out, 'run', args, fresh=fresh)
-    out = Path(out)
+    out, fingerprint = Path(out).expanduser(), None
+    if text:
+        text = str(Path(text).expanduser())
+        next(local_documents(text)) # raises if it cannot be read
+        check_apart(out, text=text) # or a run would read what it writes
+        fingerprint = path_fingerprint(text)
+    edited = current_rank() == 0 and not fresh and _was_edited(out, args, fingerprint)
+    kept = Run(out, 'run', args, fresh=fresh or edited, inputs={'text': fingerprint} if text else None)
+    if current_rank() == 0: _remove_unfinished(out)
     main, last = ('text', 'text') if text else ('world', 'pydoc')
     size, block_size = scale['size'], config_for(scale['size'], scale['vocab_size']).block_size
 
@@ -320,4 +337,6 @@ def run(
     _train_model(out, main, size, seed, engine)
     _run_once(out/'results.json', 'Evaluation', _measure, out, main)
     _run_once(out/'samples.json', 'Samples', _sample, out, 2 if text else 1, seed)
-    with rank_zero_first(): return _finish(out)
+    with rank_zero_first(): page = _finish(out)
+    kept.close()
+    return page

@@ -40,12 +40,23 @@ def main(
     if argv is None: argv = sys.argv[1:]
     argv = [a for a in argv if not re.match('--local[_-]rank=', a)] # DeepSpeed's launcher adds it
     debug = '--debug' in argv
+    code = 0
     try:
-        with signals_as_errors(), one_of_many(debug): act(argv)
+        open_streams()
+        try:
+            with signals_as_errors(), one_of_many(debug): act(argv)
+        except SystemExit as e: code = e.code # --help, and the end of a training that was stopped
         sys.stdout.flush()
-    except SystemExit: raise
     except BaseException as e: leave(e, debug) # also a panic of a library in Rust
-    sys.exit(0)
+    sys.exit(code)
+
+
+def open_streams():
+    "Make sure that there is somewhere to print, and that no character ends a run."
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, 'w'))
+        stream = getattr(sys, name)
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
 
 
 @contextmanager
@@ -67,17 +78,25 @@ def leave(
     debug:bool, # show its traceback?
 ):
     "Say in one line what went wrong, and end the process with the code that goes with it."
-    from llmbook.core import explain
-    text, code = explain(error)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        sys.stdout.flush()
-    except OSError: os.dup2(null, 1) # nobody reads it, or the disk is full
+    text, code = 'interrupted; nothing was saved', 130
+    if type(error) is not KeyboardInterrupt: # which may come while torch is being imported
+        from llmbook.core import explain
+        text, code = explain(error)
+    try: sys.stdout.flush()
+    except OSError: silence(1) # nobody reads it, or the disk is full
     try:
         if debug: traceback.print_exception(error)
-        if code != 141: print(f'llmbook: {text}', file=sys.stderr, flush=True)
-    except OSError: os.dup2(null, 2)
+        if code != 141: print('llmbook:', *text.splitlines(), file=sys.stderr, flush=True)
+    except OSError: silence(2)
     sys.exit(code)
+
+
+def silence(
+    stream:int, # 1 is standard output, 2 the error stream
+):
+    "Lead a stream nowhere, so that Python does not complain about it at the end."
+    try: os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    except OSError: pass # no file can be opened any more
 
 
 def one_of_many(
@@ -95,9 +114,9 @@ def usage()->str: # the verbs, one line each
     lines = [f'llmbook {__version__}: train language models and measure them', '']
     lines += ['usage: llmbook VERB [--help] [flags]', '']
     for verb, (module, name, _) in VERBS.items():
-        doc = getattr(importlib.import_module(module), name).__doc__.split('\n')[0]
-        lines.append(f'  {verb:10} {doc}')
-    codes = main.__doc__.split('\n\n')[1].split()
+        doc = getattr(importlib.import_module(module), name).__doc__ or '' # there is none under python -OO
+        lines.append(f"  {verb:10} {doc.split(chr(10))[0]}")
+    codes = (main.__doc__ or '').split('\n\n')[-1].split()
     return '\n'.join([*lines, '', *textwrap.wrap(' '.join(codes), 78)])
 
 
@@ -127,7 +146,7 @@ def call_alone(
     "Call a stage that is work for one process."
     from llmbook.core import current_rank
     from llmbook.flags import read_args
-    [args] = read_args(argv, stage, prog=f'llmbook {verb}')
+    [args] = read_args(argv, stage, prog=f'llmbook {verb}', verbs=VERBS)
     if current_rank() > 0: return
     result = stage(**args)
     if verb == 'env': print(json.dumps(result, indent=1))
@@ -141,7 +160,7 @@ def call_training(
     "Build the engine's options, say what is about to run, and call a stage that trains."
     from llmbook.flags import read_args, read_flags
     from llmbook.scale.engine import engine_flags, engine_options
-    args, flags = read_args(argv, stage, engine_flags, prog=f'llmbook {verb}')
+    args, flags = read_args(argv, stage, engine_flags, prog=f'llmbook {verb}', verbs=VERBS)
     engine = engine_options(args.get('optimizer', 'adamw'), **flags)
     known = {**read_flags(stage), **read_flags(engine_flags)}
     defaults = {name: flag.default for name, flag in known.items()}

@@ -3,14 +3,14 @@ import argparse
 import inspect
 import math
 import re
-import tomllib
+import sys
 import types
 import typing
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastcore.docments import docments
 
+from .configuration import expand_home, read_config, shown
 from .core import UserError, did_you_mean
 
 _HIDDEN = {'engine', 'on_eval'} # parameters that are no flags; keyword-only ones are none either
@@ -22,6 +22,7 @@ class Range:
     words:str # such as 'at least 1', which also completes 'must be ...'
     low:float=-math.inf # the smallest number
     high:float=math.inf # the largest number
+    infinite:bool=False # may it be infinity? Otherwise a flag refuses that, whatever its ranges
     def __contains__(self, number): return self.low <= number <= self.high
     def __repr__(self): return self.words
 
@@ -33,9 +34,10 @@ def at_least(
 
 def above(
     low:float, # left out itself
+    infinite:bool=False, # may it be infinity?
 )->Range: # more than `low`
     "Numbers above `low`: `Annotated[float, above(0)]`."
-    return Range(f'more than {low}', low=math.nextafter(low, math.inf))
+    return Range(f'more than {low}', low=math.nextafter(low, math.inf), infinite=infinite)
 
 def below(
     high:float, # left out itself; `math.inf` asks for a finite number
@@ -50,6 +52,15 @@ def between(
 )->Range: # both ends included
     "Numbers from `low` to `high`: `Annotated[float, between(0, 1)]`."
     return Range(f'between {low} and {high}', low, high)
+
+def at_most(
+    high:float, # the largest number
+)->Range: # `high` or less
+    "Numbers up to `high`: `Annotated[float, above(0), at_most(1)]`."
+    return Range(f'at most {high}', high=high)
+
+_FINITE = Range('finite', -sys.float_info.max, sys.float_info.max)
+SEED = Range('between 0 and 2**63 - 1', 0, 2**63 - 1) # the seeds that all generators take
 
 class Flag(typing.NamedTuple):
     "What a signature says about a parameter that is a flag."
@@ -105,7 +116,7 @@ def flag_name(
 
 def _cast(value, kind:type):
     "Turn a value into its type. Raises one of Python's own errors where that is not possible."
-    if isinstance(value, (list, dict)): raise ValueError
+    if not isinstance(value, (str, int, float)): raise ValueError # such as a date or a list of TOML
     if kind is bool: return _cast_bool(value)
     if isinstance(value, bool): raise ValueError
     if kind is not int: return kind(value)
@@ -122,16 +133,34 @@ def _cast_bool(value)->bool:
     return words[value.lower()]
 
 def _check_range(name:str, number, ranges:tuple, typed=None):
-    "Raise `UserError` for a number outside the ranges of its flag."
-    if number is None or all(number in r for r in ranges): return
-    shown = number if typed is None else typed
-    wanted = ' and '.join(map(str, ranges))
-    raise UserError(f"{flag_name(name)} {shown}: must be {wanted}")
+    "Raise `UserError` for a number outside the ranges of its flag, and for NaN and infinity unless a range allows them."
+    if number is None: return
+    odd = isinstance(number, float) and not math.isfinite(number)
+    if odd and not any(r.infinite for r in ranges): ranges = (*ranges, _FINITE)
+    if all(number in r for r in ranges): return
+    asked = number if typed is None else typed
+    wanted = ' and '.join(dict.fromkeys(map(str, ranges)))
+    raise UserError(f"{flag_name(name)} {shown(asked)}: must be {wanted}")
+
+def _place(flag:Flag)->str:
+    "PATH, FOLDER or FILE if the docment of a text says that it names one; otherwise empty."
+    if flag.kind is not str or flag.choices: return ''
+    words = re.findall('[a-z]+', flag.help.lower())
+    words = {word.removesuffix('s') for word in words}
+    if words & {'path', 'document'} or {'file', 'folder'} <= words: return 'PATH'
+    if 'folder' in words: return 'FOLDER'
+    return 'FILE' if 'file' in words else ''
+
+def _check_path(name:str, value, flag:Flag):
+    "Raise `UserError` for a path that cannot be one."
+    if not _place(flag) or not isinstance(value, str): return
+    if not value.strip(): raise UserError(f"{flag_name(name)}: empty; give a path, or leave the flag out")
+    if '\0' in value: raise UserError(f"{flag_name(name)} {shown(value)!r}: no path holds a zero byte")
 
 def _parse_value(name:str, value, flag:Flag):
     "One typed value of a flag, in its type. Raises a `UserError` with the flag, the value and what was expected."
     words = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a text'}
-    typed = f'{flag_name(name)} {value}'
+    typed = f'{flag_name(name)} {shown(value)}'
     try: parsed = _cast(value, flag.kind)
     except (ValueError, TypeError, KeyError, OverflowError, AttributeError):
         expected = words.get(flag.kind, flag.kind.__name__)
@@ -140,17 +169,25 @@ def _parse_value(name:str, value, flag:Flag):
         allowed = ', '.join(map(str, flag.choices))
         raise UserError(f"{typed}: not one of {allowed}{did_you_mean(parsed, flag.choices)}")
     _check_range(name, parsed, flag.ranges, value)
-    return parsed
+    _check_path(name, parsed, flag)
+    return expand_home(flag_name(name), parsed) if _place(flag) else parsed
+
+def _check_some(name:str, values):
+    "Raise `UserError` for an empty list."
+    if values in ([], ()): raise UserError(f"{flag_name(name)}: empty; give at least one, or leave the flag out")
 
 def check_ranges(
     stage:typing.Callable, # whose signature holds the ranges
     args:dict, # its arguments by name, such as `locals()` in its first line
 ):
-    "Refuse numbers out of range where a stage is called from Python, as its command line does."
+    "Refuse numbers out of range and empty paths where a stage is called from Python, as its command line does."
     for name, flag in read_flags(stage).items():
-        value = args.get(name)
-        numbers = value if isinstance(value, list) else [value]
-        for number in numbers: _check_range(name, number, flag.ranges)
+        given = args.get(name)
+        values = given if isinstance(given, (list, tuple)) else [given]
+        if flag.many: _check_some(name, given)
+        for value in values:
+            _check_range(name, value, flag.ranges)
+            _check_path(name, value, flag)
 
 class _Parser(argparse.ArgumentParser):
     "argparse whose complaints are `UserError`s of one line."
@@ -172,16 +209,15 @@ def _metavar(name:str, flag:Flag)->str:
     if flag.choices: return '|'.join(map(str, flag.choices))
     if flag.kind is int: return 'N'
     if flag.kind is float: return 'X'
-    words = re.findall('[a-z]+', flag.help.lower())
-    words = {word.removesuffix('s') for word in words}
-    if words & {'path', 'document'} or {'file', 'folder'} <= words: return 'PATH'
-    if 'folder' in words: return 'FOLDER'
-    return 'FILE' if 'file' in words else name.upper()
+    return _place(flag) or name.upper()
+
+_EPILOG = """Of a flag that is given twice, the last value counts. Exit codes: 0 done, 1 a fault of llmbook,
+2 input or system, 3 diverged; `llmbook --help` has them all."""
 
 def _build_parser(*fns:typing.Callable, prog:str)->_Parser:
     "A command line from signatures: flags, types, ranges, defaults and help all come from the functions."
     summary = (fns[0].__doc__ or '').split('\n')[0]
-    settings = dict(allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    settings = dict(allow_abbrev=False, argument_default=argparse.SUPPRESS, epilog=_EPILOG)
     parser = _Parser(prog=prog, description=summary, **settings)
     for name, flag in _flags_of(fns).items():
         options = {'dest': name, 'help': _help_text(flag)}
@@ -195,44 +231,35 @@ def _build_parser(*fns:typing.Callable, prog:str)->_Parser:
     parser.add_argument('--debug', action='store_true', help=debug)
     return parser
 
-def _read_config(path:Path|str, verb:str)->dict:
-    "Flags from a TOML file; its table `verb` overrides its top level. Raises `UserError` if it is missing or not TOML."
-    try: table = tomllib.loads(Path(path).read_text(encoding='utf-8'))
-    except OSError as e:
-        problem = e.strerror or str(e)
-        raise UserError(f"--config {path}: {problem.lower()}") from None
-    except ValueError as e: raise UserError(f"--config {path}: not TOML ({e})") from None
-    values = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    of_verb = table.get(verb)
-    if isinstance(of_verb, dict): values |= of_verb
-    return {key.replace('-', '_'): value for key, value in values.items()}
-
-def _dashed(argument:str)->str:
-    "`--max-rows=a_b` for `--max_rows=a_b`; everything else stays."
+def _dashed(argument:str, known:set[str])->str:
+    "`--max-rows=a_b` for `--max_rows=a_b` if there is such a flag; everything else stays."
     if not argument.startswith('--'): return argument
     name, equals, value = argument.partition('=')
-    return flag_name(name[2:]) + equals + value
+    name = flag_name(name[2:])
+    return name + equals + value if name.replace('--no-', '--') in known else argument
 
 def _parse_argv(argv:list[str], fns:tuple, prog:str)->dict:
     "What was typed, by flag. Raises `UserError` with the nearest name for a typo."
     parser = _build_parser(*fns, prog=prog)
-    typed, rest = parser.parse_known_args([_dashed(argument) for argument in argv])
+    known = [flag_name(name) for name in (*_flags_of(fns), 'config', 'debug')]
+    typed, rest = parser.parse_known_args([_dashed(argument, set(known)) for argument in argv])
     if rest:
-        known = [flag_name(name) for name in (*_flags_of(fns), 'config', 'debug')]
-        nearest = did_you_mean(rest[0].split('=')[0], known)
-        raise UserError(f"unknown argument {rest[0]}{nearest}")
+        nearest = did_you_mean(flag_name(rest[0].split('=')[0].lstrip('-')), known)
+        raise UserError(f"unknown argument {shown(rest[0])}{nearest}")
     return vars(typed)
 
 def _parse_values(name:str, value, flag:Flag):
     "The value of a flag, or its list of values."
     if not flag.many: return _parse_value(name, value, flag)
     values = value if isinstance(value, list) else [value]
+    _check_some(name, values)
     return [_parse_value(name, v, flag) for v in values]
 
 def read_args(
     argv:list[str], # what was typed after the verb
     *fns:typing.Callable, # the stage, then whatever else takes flags
     prog:str='llmbook', # how the command is called
+    verbs:typing.Iterable[str]=(), # all there are: the tables that a configuration may have
 )->list[dict]: # the keyword arguments of each function
     "Arguments from defaults, then `--config`, then the command line. Raises `UserError` for whatever does not fit."
     flags = _flags_of(fns)
@@ -240,10 +267,10 @@ def read_args(
     path = typed.pop('config', None)
     typed.pop('debug', None)
     verb = prog.split()[-1]
-    given = {} if path is None else _read_config(path, verb)
+    given = {} if path is None else read_config(path, verb, verbs)
     for key in given:
         if key in flags: continue
-        raise UserError(f"--config {path}: unknown key {key!r}{did_you_mean(key, flags)}")
+        raise UserError(f"--config {path}: unknown key {shown(key)!r}{did_you_mean(key, flags)}")
     values = {}
     for name, value in (given | typed).items(): values[name] = _parse_values(name, value, flags[name])
     for name, flag in flags.items():

@@ -17,7 +17,7 @@ from pathlib import Path
 from fastcore.xtras import dict2obj
 
 from .core import UserError, did_you_mean
-from .files import read_json, write_text
+from .files import _without_nan, read_json, write_text
 
 # %% ../nbs/004_lesson.ipynb #9ba98018
 class Grade:
@@ -79,7 +79,7 @@ def save_results(
     obj:dict, # configuration, device, seconds, commit, curve; 20 KB at most
 )->Path: # the file
     "Keep what a slow cell measured, small enough to commit."
-    text = json.dumps(obj, ensure_ascii=False, default=str)
+    text = json.dumps(_without_nan(obj), ensure_ascii=False, default=str)
     size = len(text.encode())
     if size > 20_000:
         raise UserError(f"results of {chapter}: {size} bytes; keep them under 20,000 (thin the curve)")

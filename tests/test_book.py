@@ -1,6 +1,7 @@
 "The whole book in one run, at a size of seconds: resumes after a kill, opens in transformers, reads any text."
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import pytest
 import torch
 
 from llmbook import book
-from llmbook.core import UserError
+from llmbook.core import Interrupted, UserError
 from llmbook.model.checkpoints import load_model, newest_checkpoint
-from llmbook.model.completion import continue_text, prompts_from
+from llmbook.model.completion import continue_text, generate_text, prompts_from
 from llmbook.model.generate import generate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,9 +121,131 @@ def test_own_text(tmp_path, capsys):
     assert '## Held-out real text' in page.with_suffix('.md').read_text()
     said = capsys.readouterr().out
     assert '--tasks text --text' in said and 'Mira' not in said
-    (tmp_path/'mine/c.txt').write_text('more')
-    book.run(text=str(tmp_path/'mine'), out=str(tmp_path/'run'), steps=4, vocab_size=300)
-    assert 'Text: done before' in capsys.readouterr().out
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+    "A run on a text of its own, that nobody disturbed; and how to give the command again."
+    d = tmp_path_factory.mktemp('written')
+    (d/'mine.txt').write_text('Der Müller schlief in der Mühle. ' * 90)
+    def again(text=d/'mine.txt', out=d/'run', **more):
+        return book.run(text=str(text), out=str(out), **dict(steps=2, vocab_size=300) | more)
+    again()
+    return d, again
+
+
+def test_an_edited_text_is_read_again(written, capsys, monkeypatch):
+    "Every step is done again, the old run stays beside it, and one line says so."
+    d, again = written
+    before = (d/'run/results.json').read_bytes()
+    with open(d/'mine.txt', 'a') as f: f.write('Die Katze saß am Fluss. ' * 9)
+    capsys.readouterr()
+    again()
+    out = capsys.readouterr().out
+    assert out.startswith(f"{d/'mine.txt'} has been edited since") and 'done before' not in out and out.count('edited since') == 1
+    assert (d/'run.old1/results.json').read_bytes() == before != (d/'run/results.json').read_bytes()
+    assert 'Katze' in (d/'run/text/text/val/documents.jsonl').read_text()
+    again()
+    assert capsys.readouterr().out.count('done before') == 8 and not (d/'run.old2').exists()
+
+
+def test_paths_are_compared_resolved(written, capsys, monkeypatch):
+    d, again = written
+    monkeypatch.chdir(d)
+    monkeypatch.setenv('HOME', str(d))
+    (d/'link.txt').symlink_to('mine.txt')
+    for text in ('mine.txt', './mine.txt', '../' + d.name + '/mine.txt', '~/mine.txt', 'link.txt'):
+        again(text=text, out='run')
+        assert capsys.readouterr().out.count('done before') == 8, text
+    (d/'copy.txt').write_text('Another text by another name. ' * 90)
+    with pytest.raises(UserError, match='holds another run .--text was') as e: again(text='copy.txt')
+    assert '\n' not in str(e.value)
+
+
+def test_an_edited_text_with_another_flag_is_another_run(written):
+    d, again = written
+    before = (d/'mine.txt').read_text()
+    (d/'mine.txt').write_text(before + 'Mehr.')
+    with pytest.raises(UserError, match='--steps was 2, now 3'): again(steps=3)
+    assert not (d/'run.old2').exists()
+    (d/'mine.txt').write_text(before)
+
+
+def test_what_a_killed_process_left_is_removed(written, capsys):
+    "Files of processes that have ended, at any depth; those of others that live, and files of other names, stay."
+    d, again = written
+    ended = subprocess.Popen([sys.executable, '-c', ''])
+    ended.wait()
+    dead = [d/'run/text/text/val'/f'.documents.jsonl.{ended.pid}.tmp', d/'run/tokens'/f'.train.ids.npy.{os.getpid()}.tmp',
+            d/'run'/f'.counted.json.{ended.pid}.tmp']
+    alive = [d/'run/text/text'/f'.documents.jsonl.{os.getppid()}.tmp', d/'run/text/text/.mine.tmp', d/'run/notes.5.tmp']
+    for path in dead + alive: path.write_text('half')
+    again()
+    assert not any(path.exists() for path in dead) and all(path.exists() for path in alive)
+    for path in alive: path.unlink()
+
+
+@pytest.mark.parametrize('name, content', [
+    ('counted.json', '{"uniform": [1.0], "unigram": [null], "5-gram": []}'), ('counted.json', '[]'), ('counted.json', '{'),
+    ('plan.json', '{"steps": "2", "speed": {}}'), ('plan.json', '{"steps": 2, "speed": {"precision": 3}}'),
+    ('plan.json', '{"steps": 2, "speed": {"precision": "fp32", "threads": 1, "compile": false, "x": 1}}'), ('plan.json', '3'),
+    ('results.json', '{"tasks": {"text": {"tokens": null, "ladder": 3}}}'), ('results.json', '{}'),
+    ('samples.json', '[{"prompt": 3}]'), ('samples.json', '{}'), ('config.json', '[]'),
+    ('config.json', '{"command": "run", "args": 3}')])
+def test_damaged_files_of_a_run_are_one_line(written, name, content):
+    d, again = written
+    path = d/'run'/name
+    before, loss = path.read_text(), (d/'run/pretrain/loss.png').read_bytes()
+    path.write_text(content)
+    (d/'run/pretrain/loss.png').unlink() # or the rungs are not asked for
+    with pytest.raises(UserError) as e: again()
+    assert '\n' not in str(e.value) and name in str(e.value)
+    path.write_text(before)
+    (d/'run/pretrain/loss.png').write_bytes(loss)
+
+
+def test_generate_takes_the_folder_of_the_whole_run(written):
+    d, again = written
+    assert generate_text(str(d/'run'), 'Der', n=3)[0].startswith('Der')
+
+
+@pytest.mark.parametrize('step', ['_collect', '_make_tokens', '_measure'])
+def test_a_signal_names_the_step_and_leaves_no_half(written, tmp_path, step, monkeypatch):
+    "The signal comes after the step has written, and before it is done."
+    d, again = written
+    out = tmp_path/'run'
+    shutil.copytree(d/'run', out)
+    for marker in ('text/text/corpus.json', 'tokenizer/tokenizer_config.json', 'tokens/tokenizer_config.json', 'counted.json',
+                   'plan.json', 'results.json', 'samples.json'): (out/marker).unlink()
+    work = getattr(book, step)
+    def stopped(*args, **kwargs):
+        work(*args, **kwargs)
+        raise Interrupted(signal.SIGTERM)
+    with monkeypatch.context() as m, pytest.raises(Interrupted) as e:
+        m.setattr(book, step, stopped)
+        again(out=out)
+    assert 'stopped by SIGTERM in the step' in str(e.value) and 'resumes' in str(e.value) and e.value.number == 15
+    again(out=out)
+    assert [(out/name).read_bytes() for name in ('counted.json', 'samples.json', 'tokens/train.ids.npy')] == \
+        [(d/'run'/name).read_bytes() for name in ('counted.json', 'samples.json', 'tokens/train.ids.npy')]
+
+
+def test_a_run_does_not_read_what_it_writes(tmp_path):
+    (tmp_path/'mine').mkdir()
+    (tmp_path/'mine/a.txt').write_text('a b ' * 500)
+    for out in (tmp_path/'mine', tmp_path/'mine/run', tmp_path):
+        with pytest.raises(UserError, match='must lie apart from --text'): book.run(text=str(tmp_path/'mine'), out=str(out))
+    assert [p.name for p in (tmp_path/'mine').iterdir()] == ['a.txt']
+
+
+@pytest.mark.parametrize('flags', [dict(minutes=0.0), dict(minutes=float('inf')), dict(minutes=float('nan')), dict(seed=-1),
+                                   dict(seed=2**63), dict(vocab_size=2*10**6), dict(out=''), dict(text='')])
+def test_numbers_that_no_run_takes(tmp_path, flags, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'t.txt').write_text('a b ' * 500)
+    flag = '--' + next(iter(flags)).replace('_', '-')
+    with pytest.raises(UserError, match=flag) as e: book.run(**dict(text='t.txt', out='r') | flags)
+    assert '\n' not in str(e.value) and not (tmp_path/'r').exists()
 
 
 def test_text_that_will_not_do(tmp_path):

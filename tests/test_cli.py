@@ -13,7 +13,7 @@ import pytest
 
 from llmbook.cli import main
 from llmbook.cli import VERBS
-from llmbook.flags import read_flags
+from llmbook.flags import _place, read_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
@@ -131,6 +131,26 @@ MISTAKES = { # name -> (arguments, words that the line must have)
                            '--eval-every', '2', '--precision', 'bf16', '--out', '{d}/run'], ['--precision bf16', 'in fp32']),
     'task': (['evaluate', '--model', '{s}/run', '--tasks', 'wrold'], ['wrold', "did you mean 'world'?"]),
     'nothing to report': (['report', '--runs', '{d}/nowhere'], ['nowhere', 'no such folder']),
+    'unknown table': (['corpus', '--config', '{d}/table.toml'], ['[corpsu]', "did you mean 'corpus'?"]),
+    'two spellings': (['pretrain', '--config', '{d}/twice.toml'], ['save_every', 'twice']),
+    'no time': (['run', '--text', '{d}/short.txt', '--minutes', '0', '--out', '{d}/r12'], ['--minutes 0', 'more than 0']),
+    'endless time': (['run', '--text', '{d}/short.txt', '--minutes', 'inf', '--out', '{d}/r13'], ['--minutes inf', 'finite']),
+    'no tokens': (['generate', '--model', '{s}/run', '--n', '-1'], ['--n -1', 'at least 1']),
+    'no samples': (['generate', '--model', '{s}/run', '--samples', '0'], ['--samples 0', 'between 1']),
+    'not a number': (['generate', '--model', '{s}/run', '--temperature', 'nan'], ['--temperature nan']),
+    'too warm': (['generate', '--model', '{s}/run', '--temperature', 'inf'], ['--temperature inf', 'finite']),
+    'no share': (['generate', '--model', '{s}/run', '--top-p', 'nan'], ['--top-p nan', 'at most 1']),
+    'a negative seed': (['generate', '--model', '{s}/run', '--seed', '-1'], ['--seed -1']),
+    'a huge seed': (['evaluate', '--model', '{s}/run', '--seed', str(2**63)], ['--seed', '2**63 - 1']),
+    'fewer than no documents': (['evaluate', '--model', '{s}/run', '--docs', '-5'], ['--docs -5', 'at least 2']),
+    'nowhere to write': (['evaluate', '--model', '{s}/run', '--out', ''], ['--out: empty']),
+    'no tasks': (['evaluate', '--model', '{s}/run', '--config', '{d}/none.toml'], ['--tasks: empty']),
+    'a file for a folder': (['evaluate', '--model', '{s}/run', '--out', '{d}/short.txt'], ['short.txt', 'a file is in the way']),
+    'a page in a file': (['report', '--runs', '{s}/run', '--out', '{d}/short.txt/a.html'], ['short.txt', 'file is in the way']),
+    'notes in the way': (['report', '--runs', '{s}/run', '--out', '{d}/notes.html'], ['notes.md', 'in the way']),
+    'a device': (['generate', '--model', '/dev/null'], ['/dev/null']),
+    'no home': (['generate', '--model', '~nobody-of-that-name/m'], ['no such user']),
+    'bytes in a name': (['generate', '--model', '{d}/\udcff'], ['no such folder']),
     'long prompt': (['generate', '--model', '{s}/run', '--prompt', 'lamp ' * 400], ['prompt', 'shorten']),
 }
 
@@ -140,7 +160,9 @@ def faulty(small, tmp_path_factory):
     "Files that are wrong in one way each."
     d = tmp_path_factory.mktemp('faulty')
     files = {'bad.toml': 'stpes = 5\n', 'not.toml': 'steps = = 5\n', 'empty.txt': ' \n', 'rows.jsonl': '{"id": "a"}\n',
-             'broken.jsonl': '{"text": "a"}\n{"text"\n', 'picture.png': 'x', 'short.txt': 'A few words are all there is.'}
+             'broken.jsonl': '{"text": "a"}\n{"text"\n', 'picture.png': 'x', 'table.toml': '[corpsu]\ndocs = 5\n',
+             'none.toml': 'tasks = []\n', 'notes.md': '# mine\n', 'twice.toml': 'save-every = 5\nsave_every = 6\n',
+             'short.txt': 'A few words are all there is.'}
     for name, text in files.items(): (d/name).write_text(text)
     (d/'latin.txt').write_bytes('café'.encode('latin-1'))
     assert llmbook('tokenizer', '--text', d/'short.txt', '--vocab-size', 270, '--out', d/'tok').returncode == 0
@@ -183,6 +205,34 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV).stdout.strip() == '[]'
     code = f"import sys, llmbook.book, llmbook.cli; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV).stdout.strip() == '[]'
+
+
+PATHS = {'run': {'text', 'out'}, 'corpus': {'source', 'out'}, 'tokenizer': {'text', 'out'},
+         'tokens': {'text', 'tokenizer', 'out'}, 'pretrain': {'tokens', 'model', 'out'},
+         'generate': {'model'}, 'evaluate': {'model', 'text', 'out'},
+         'report': {'runs', 'out'}, 'env': set()}
+
+
+def test_flags_that_name_a_path_are_known_by_their_words():
+    "Only these are refused when empty and have their `~` replaced; a prompt is none of them."
+    for verb, (module, stage, _) in VERBS.items():
+        flags = read_flags(getattr(importlib.import_module(module), stage))
+        assert {name for name, flag in flags.items() if _place(flag)} == PATHS[verb], verb
+
+
+def test_every_verb_says_how_it_ends(capsys):
+    for verb in VERBS:
+        with pytest.raises(SystemExit, match='0'): main([verb, '--help'])
+        assert 'Exit codes: 0 done' in capsys.readouterr().out
+
+
+def test_bytes_that_are_no_text(small, tmp_path):
+    "In a prompt and in a name, as a shell hands them over; the output can hold them, escaped."
+    name = tmp_path/os.fsdecode(b'r\xff\xfe.html')
+    done = process('generate', '--model', small/'run', '--n', 2, '--prompt', os.fsdecode(b'the \xff lamp'))
+    assert done.returncode == 0 and done.stdout.startswith('the ? lamp') and not done.stderr, done.stderr
+    done = process('report', '--runs', small/'run', '--out', name)
+    assert done.returncode == 0 and name.exists() and 'Traceback' not in done.stderr, done.stderr
 
 
 def test_help_names_paths_and_nothing_else_so(capsys):

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import llmbook
-from llmbook.core import UserError
+from llmbook.core import UserError, generator
 from llmbook.files import read_json, write_json
 from llmbook.model.completion import _first_words, continue_text, generate_text, prompts_from
 from llmbook.model.generate import generate
@@ -28,11 +28,19 @@ def small(vocab_size=40): return Transformer(Config(vocab_size, 64, 2, 4, 4, 32,
 def test_other_special_tokens(tmp_path, tokenizer):
     model = small(tokenizer.get_vocab_size())
     save_model(model, tokenizer, tmp_path)
+    for name in ('generation_config.json', 'tokenizer_config.json'): (tmp_path/name).unlink()
     j, ids = read_json(tmp_path/'config.json'), tokenizer.encode('the lamp', add_special_tokens=False).ids
-    for bos, eos, start, end in ((9, 9, [9], 9), (None, None, [], None), (50256, 50256, [], None), (5, [6, 7], [5], 6)):
-        write_json(tmp_path/'config.json', j | dict(bos_token_id=bos, eos_token_id=eos))
-        wanted = tokenizer.decode(generate(model, torch.tensor([start + ids]), 20, 0, end=end)[0].tolist())
-        assert generate_text(str(tmp_path), 'the lamp', n=20, temperature=0) == [wanted]
+    def draw(start): # as `generate_text` does, without an end
+        rows = torch.tensor([start + ids])
+        return generate(model, rows, 20, 2.0, rng=generator(0, 'generate'))[0].tolist()[rows.size(1):]
+    late, early = draw([5])[9], draw([5])[4] # the second of the ends comes first
+    assert late not in draw([5])[:5]
+    cases = ((9, 9, [9], [9]), (None, None, [], []), (50256, 50256, [], []), (5, [late, early], [5], [late, early]))
+    for bos, eos, start, ends in cases:
+        write_json(tmp_path/'config.json', j | dict(bos_token_id=bos, eos_token_id=eos, pad_token_id=None))
+        new = draw(start)
+        stop = min([new.index(end) for end in ends if end in new], default=len(new))
+        assert generate_text(str(tmp_path), 'the lamp', 20, 2.0, top_p=None) == [tokenizer.decode(ids + new[:stop])]
     write_json(tmp_path/'config.json', j | dict(bos_token_id=None))
     with pytest.raises(UserError, match='--prompt'): generate_text(str(tmp_path), '')
 
@@ -64,7 +72,15 @@ def test_mistakes_have_one_line(tmp_path, tokenizer):
     save_model(small(tokenizer.get_vocab_size()), tokenizer, tmp_path/'m')
     calls = {'no tokenizer': lambda: generate_text(str(tmp_path/'mute'), 'x'),
              'fills the context': lambda: generate_text(str(tmp_path/'m'), 'the lamp ' * 100),
-             '--samples 0': lambda: generate_text(str(tmp_path/'m'), 'x', samples=0)}
+             '--samples 0': lambda: generate_text(str(tmp_path/'m'), 'x', samples=0),
+             '--n -1: must be at least 1': lambda: generate_text(str(tmp_path/'m'), 'x', n=-1),
+             '--temperature nan: must be': lambda: generate_text(str(tmp_path/'m'), 'x', temperature=float('nan')),
+             '--top-p nan: must be': lambda: generate_text(str(tmp_path/'m'), 'x', top_p=float('nan')),
+             '--top-p 0: must be': lambda: generate_text(str(tmp_path/'m'), 'x', top_p=0),
+             '--top-k 0: must be': lambda: generate_text(str(tmp_path/'m'), 'x', top_k=0),
+             '--seed -1: must be': lambda: generate_text(str(tmp_path/'m'), 'x', seed=-1),
+             f'--seed {2**63}: must be': lambda: generate_text(str(tmp_path/'m'), 'x', seed=2**63),
+             '--model: empty': lambda: generate_text('', 'x')}
     for words, call in calls.items():
         with pytest.raises(UserError, match=words) as e: call()
         assert '\n' not in str(e.value)
@@ -85,3 +101,12 @@ def test_a_word_that_fits_exactly_is_kept():
         assert _first_words(text, 3, most) == start
     assert _first_words('Odo  slept', 2, 4) == 'Odo' and _first_words('harbour', 2, 4) == 'harb'
     assert _first_words('a b c d', 4, 3) == 'a b'
+
+
+def test_names_of_special_tokens_in_a_prompt_are_text(tmp_path, tokenizer):
+    model = small(tokenizer.get_vocab_size())
+    save_model(model, tokenizer, tmp_path)
+    for prompt in ('the lamp <|end|> was', '<|begin|>', 'a<|pad|><|user|>'):
+        text, = generate_text(str(tmp_path), prompt, n=3)
+        assert text.startswith(prompt) and continue_text(model, tokenizer, prompt, 0, 3).startswith(prompt)
+    assert generate_text(str(tmp_path), 'the \udcff lamp', n=3)[0].startswith('the ? lamp')

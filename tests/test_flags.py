@@ -1,13 +1,14 @@
 "Command lines that say what is wrong; ranges that hold for the command line and for Python."
 
 import math
+import os
 from typing import Annotated, Literal, Optional
 
 import pytest
 
 from llmbook.core import UserError
-from llmbook.flags import (Flag, _build_parser, _help_text, _metavar, _parse_value, above, at_least, below, between,
-                           check_ranges, read_args, read_flags)
+from llmbook.flags import (SEED, Flag, Range, _build_parser, _help_text, _metavar, _parse_value, above, at_least, below, between,
+                           at_most, check_ranges, read_args, read_flags)
 
 
 PROMPTS = ['a', 'b']
@@ -34,7 +35,7 @@ def flags(threads:int=0): # of the CPU
 def args(line, *fns):
     "What the first function is given, for a line or its words."
     words = line.split() if isinstance(line, str) else line
-    return read_args(words, *(fns or (stage,)), prog='llmbook stage')[0]
+    return read_args(words, *(fns or (stage,)), prog='llmbook stage', verbs=('stage', 'other'))[0]
 
 
 @pytest.mark.parametrize('value, kind, want', [
@@ -128,7 +129,7 @@ def test_configuration(tmp_path):
         assert words in str(e.value) and '\n' not in str(e.value)
     path.write_bytes(b'\xff')
     with pytest.raises(UserError, match='not TOML'): args(f'--tokens t --config {path}')
-    with pytest.raises(UserError, match='is a directory'): args(f'--tokens t --config {tmp_path}')
+    with pytest.raises(UserError, match='a folder, not a file'): args(f'--tokens t --config {tmp_path}')
 
 
 # Ranges
@@ -230,3 +231,95 @@ def test_a_function_without_source_has_flags_without_help():
     exec('from llmbook.flags import at_least\nfrom typing import Annotated\ndef f(n:Annotated[int, at_least(1)]=0): ...', names)
     assert read_flags(names['f']) == {'n': Flag(int, 0, ranges=(at_least(1),))}
     with pytest.raises(UserError, match='--n 0: must be at least 1'): check_ranges(names['f'], {'n': 0})
+
+
+# What a file or a shell can hand over
+
+def refused(words, content=None, line='', path=None):
+    "A command line, or a configuration, and the one line that it gets."
+    if content is not None: path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    argv = line if isinstance(line, list) else line.split()
+    if 'tokens' not in str(content): argv = ['--tokens', 't', *argv]
+    if path: argv = [*argv, '--config', str(path)]
+    with pytest.raises(UserError) as e: args(argv)
+    assert words in str(e.value) and len(str(e.value).splitlines()) == 1 and len(str(e.value)) < 400, str(e.value)
+
+
+@pytest.mark.parametrize('content, words', [
+    ('max-rows = 1\nmax_rows = 2', "'max_rows' is there twice"), ('[stage]\nmax-rows = 1\nmax_rows = 2', 'is there twice'),
+    ('[sage]\nsteps = 1', "unknown table [sage], did you mean 'stage'?"), ('[steps]\nx = 1', 'unknown table [steps]'),
+    ('[[stage]]\nsteps = 1', "unknown key 'stage'"), ('[stage.deep]\nsteps = 1', "unknown key 'deep'"),
+    ('[stage]\nstpes = 1', "'stpes', did you mean 'steps'?"), ('note = 2020-01-01', 'not a text'),
+    ('note = 12:00:00', 'not a text'), ('note = ["a"]', 'not a text'), ('lr = {a = 1}', 'unknown table [lr]'),
+    ('prompts = []', '--prompts: empty'), ('prompts = [[1]]', 'not a text'), ('tokens = ""', '--tokens: empty'),
+    ('tokens = "a\\u0000"', 'zero byte'), ('steps = "1\\n2"', '--steps 1 2: not a whole number'),
+    ('steps = ' + '9' * 5000, 'not TOML'), ('note = ' + '[' * 9000 + ']' * 9000, 'nested too deeply'),
+    ('lr = nan', '--lr nan: must be finite'), ('lr = -inf', '--lr -inf: must be finite'), ('steps = inf', 'whole number'),
+    (b'note = "\xff"', 'not TOML'), ('note = "a', 'not TOML'), ('"a\\nb" = 1', "unknown key 'a b'"),
+    ('k' * 999 + ' = 1', 'unknown key')])
+def test_configurations_that_are_refused(content, words, tmp_path):
+    refused(words, content, path=tmp_path/'run.toml')
+
+
+def test_a_configuration_may_begin_with_a_mark_and_end_its_lines_as_windows_does(tmp_path):
+    (tmp_path/'run.toml').write_bytes(b'\xef\xbb\xbfsteps = 5\r\n[stage]\r\nnote = "a_b"\r\n')
+    assert args(f'--tokens t --config {tmp_path}/run.toml') == {'tokens': 't', 'steps': 5, 'note': 'a_b'}
+
+
+def test_what_is_no_file_is_no_configuration(tmp_path):
+    os.mkfifo(tmp_path/'pipe')
+    for path, words in ((tmp_path/'pipe', 'a pipe or a device'), ('/dev/zero', 'a pipe or a device'), (tmp_path, 'a folder'),
+                        (tmp_path/'none.toml', 'no such file'), ('~nobody-of-that-name/a', 'no such user')):
+        refused(words, line=['--config', str(path)])
+    refused('--config: empty', line=['--config', ''])
+
+
+def test_home_is_found_in_paths_and_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', '/h')
+    (tmp_path/'run.toml').write_text('tokens = "~/a_b"\nnote = "~/n"\nprompts = ["~"]\n')
+    wanted = {'tokens': '/h/a_b', 'note': '~/n', 'prompts': ['~']}
+    assert args(f'--config {tmp_path}/run.toml') == wanted
+    assert args(['--tokens', '~/a_b', '--note=~/n', '--prompts', '~']) == wanted
+    assert args('--tokens ./~/a')['tokens'] == './~/a' and args('--tokens ~')['tokens'] == '/h'
+    (tmp_path/'home.toml').write_text('tokens = "x"')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert args('--config ~/home.toml') == {'tokens': 'x'}
+
+
+def test_values_keep_their_underscores():
+    for words in (['--note', 'create_table'], ['--note=create_table']):
+        assert args(['--tokens', 't', *words])['note'] == 'create_table'
+    assert args(['--tokens', 't', '--note', '--my_table of 3'])['note'] == '--my_table of 3'
+    assert args(['--tokens=--a_b', '--note=--max_rows'])['tokens'] == '--a_b'
+    assert args('--tokens t --max_rows=2 --no_bias') == {'tokens': 't', 'max_rows': 2, 'bias': False}
+    assert args('--tokens t --steps 1 --steps 2')['steps'] == 2
+
+
+@pytest.mark.parametrize('line, words', [
+    ('--lr nan', '--lr nan: must be finite'), ('--lr inf', 'must be finite'), ('--lr=-inf', '--lr -inf'),
+    ('--lr 1e999', 'finite'),
+    (['--tokens', ''], '--tokens: empty'), (['--tokens', '  '], '--tokens: empty'), (['--steps', '5\n6'], '--steps 5 6: not a'),
+    (['--st\neps', '5'], 'unknown argument --st eps'), (['--steps', '9' * 5000], 'not a whole number')])
+def test_values_that_are_refused(line, words): refused(words, line=line)
+
+
+def test_a_stage_called_from_python_refuses_infinity_and_empty_paths():
+    for given, words in (({'lr': math.inf}, '--lr inf: must be finite'), ({'tokens': ''}, '--tokens: empty'),
+                         ({'prompts': []}, '--prompts: empty'), ({'prompts': ()}, '--prompts: empty')):
+        with pytest.raises(UserError, match=words): check_ranges(stage, given)
+    check_ranges(stage, {'lr': None, 'tokens': 't', 'prompts': None, 'note': ''})
+
+
+def test_infinity_only_where_a_range_names_it():
+    flag = Flag(float, ranges=(Range('at least 0, or inf', 0, infinite=True),))
+    assert _parse_value('x', 'inf', flag) == math.inf
+    for value in ('nan', '-inf', '-1'):
+        with pytest.raises(UserError, match='must be at least 0, or inf'): _parse_value('x', value, flag)
+    with pytest.raises(UserError, match='must be at least 0 and finite'):
+        _parse_value('x', 'inf', Flag(float, ranges=(at_least(0),)))
+    assert SEED.high == 2**63 - 1 and 2**63 not in SEED and -1 not in SEED and 1 in at_most(1) and 2 not in at_most(1)
+
+
+def test_help_says_how_it_ends():
+    text = ' '.join(_build_parser(stage, prog='llmbook stage').format_help().split())
+    assert 'given twice, the last value counts' in text and 'Exit codes: 0 done' in text and '3 diverged' in text

@@ -38,5 +38,7 @@ def test_results(tmp_path, monkeypatch):
         monkeypatch.chdir(where)
         assert lesson.save_results('x', {'loss': [2.5], 'run': {'steps': 3}}) == tmp_path/'nbs/results/x.json'
         assert lesson.load_results('x').loss[0] == 2.5 and lesson.load_results('x').run.steps == 3
+    text = lesson.save_results('x', {'loss': [float('nan'), 1.0, {'a': float('inf')}]}).read_text()
+    assert 'NaN' not in text and 'Infinity' not in text and lesson.load_results('x').loss[0] is None
     with pytest.raises(UserError, match='under 20,000'): lesson.save_results('x', {'loss': [0.123] * 10_000})
     with pytest.raises(UserError, match='no such file'): lesson.load_results('y')

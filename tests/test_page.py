@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbook.evaluation.page import Part, _fenced, _plain_markdown, as_html, as_markdown
+from llmbook.evaluation.page import Part, _fenced, _is_page_of, _plain_markdown, as_html, as_markdown
 
 
 class Page(HTMLParser):
@@ -55,7 +55,22 @@ def test_a_subtitle_is_text():
     assert '<p class="subtitle">&lt;b&gt;now&lt;/b&gt;</p>' in page
 
 
-def test_markdown_pictures_bring_a_ground(tmp_path):
-    parts = [Part('title', 't'), Part('picture', '<svg x="1"></svg>', 'a | b')]
-    assert '![a \\| b](report-1.svg)' in as_markdown(parts, tmp_path)
-    assert (tmp_path/'report-1.svg').read_text() == '<svg style="background:#fff" x="1"></svg>'
+def test_markdown_pictures_bring_a_ground():
+    files = as_markdown([Part('title', 't'), Part('picture', '<svg x="1"></svg>', 'a | b')])
+    assert list(files) == ['report.md', 'report-1.svg'] and '![a \\| b](report-1.svg)' in files['report.md']
+    assert files['report-1.svg'].splitlines()[0] == '<svg style="background:#fff" x="1"></svg>'
+
+
+def test_files_are_named_and_signed_after_their_page(tmp_path):
+    parts = [Part('title', 't'), Part('picture', '<svg></svg>', 'a'), Part('picture', '<svg></svg>', 'b')]
+    for name in ('lr-0.1.html', 'my (notes).HTML', 'a-->b.html', 'é.html'):
+        stem = name.rpartition('.')[0]
+        files = as_markdown(parts, name) | {name: as_html(parts, name)}
+        assert set(files) == {name, f'{stem}.md', f'{stem}-1.svg', f'{stem}-2.svg'}
+        assert not re.search(r'\]\([^)]*[ (]', files[f'{stem}.md']) and Page(files[name])
+        for file, text in files.items():
+            (tmp_path/file).write_text(text)
+            assert _is_page_of(tmp_path/file, name) and not _is_page_of(tmp_path/file, 'other.html')
+    for text in ('', '# my notes', 'x' * 10**6):
+        (tmp_path/'foreign').write_text(text)
+        assert not _is_page_of(tmp_path/'foreign', 'lr-0.1.html')

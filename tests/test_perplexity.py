@@ -7,9 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from llmbook.evaluation.measure import text_task
 from llmbook.evaluation.perplexity import (
-    as_ids, bits_per_byte, document_nats, gap_closed, ladder, oracle_nats, questions, rate,
+    as_ids, bits_per_byte, document_nats, gap_closed, in_digits, ladder, oracle_nats, plus_minus, questions, rate,
 )
+from llmbook.model.checkpoints import load_model
 from llmbook.model.hf_format import save_model
 from llmbook.model.ngram import Ngram
 from llmbook.model.transformer import Config, Transformer
@@ -110,3 +114,61 @@ def test_closed_and_ladder(world):
     half = (costs['unigram by kind'] + costs['exact floor']) / 2
     for model, share in ((costs['unigram by kind'], 0), (half, 0.5), (costs['exact floor'], 1)):
         assert gap_closed(ladder(costs | {'model': model}, ids)) == pytest.approx(share)
+
+
+def bytes_with(specials):
+    "A tokenizer of bytes with special tokens in front, in their order."
+    chars = sorted(pre_tokenizers.ByteLevel.alphabet())
+    rust = Tokenizer(models.BPE({token: i for i, token in enumerate([*specials, *chars])}, []))
+    rust.pre_tokenizer, rust.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    rust.add_special_tokens(list(specials))
+    return rust
+
+
+@pytest.mark.parametrize('kind', ['llama', 'gpt2'])
+def test_folders_of_other_ids_cost_what_transformers_says(kind, tmp_path):
+    """Folders that transformers wrote, with its own ids: several ends, or one token that begins and ends.
+
+    Their tokenizer.json also cuts and pads, as it does after a call that was saved."""
+    import transformers as hf
+    names = ['<eot>', '<pad>', '<im_end>', '<bos>'] if kind == 'llama' else ['<|endoftext|>']
+    rust = bytes_with(names)
+    rust.enable_truncation(3)
+    rust.enable_padding(pad_id=0, pad_token=names[0], length=12)
+    V = rust.get_vocab_size()
+    if kind == 'llama':
+        sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+        ids = dict(bos_token_id=3, eos_token_id=[2, 0], pad_token_id=1)
+        config = hf.LlamaConfig(vocab_size=V, max_position_embeddings=64, **ids, **sizes)
+        begin, ends = 3, (2, 0)
+    else:
+        config = hf.GPT2Config(vocab_size=V, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0)
+        begin, ends = 0, (0,)
+    torch.manual_seed(0)
+    theirs = hf.AutoModelForCausalLM.from_config(config).eval()
+    theirs.save_pretrained(tmp_path)
+    rust.save(str(tmp_path/'tokenizer.json'))
+    ours, tokenizer = load_model(tmp_path)
+    assert (tokenizer.begin, tokenizer.ends) == (begin, ends)
+    texts = ['Odo slept in the mill.', f'{names[0]} is text, and so is é', 'x', 'the river ' * 4]
+    ids = [[begin, *tokenizer.encode_texts([text])[0], ends[0]] for text in texts]
+    assert as_ids(tokenizer, [{'text': text} for text in texts]) == ids and len(ids[3]) == 42
+    wanted = []
+    for row in ids:
+        row = torch.tensor([row])
+        with torch.no_grad(): wanted.append(theirs(row, labels=row).loss.item() * (row.size(1) - 1))
+    np.testing.assert_allclose(document_nats(ours, ids), wanted, atol=1e-5 * 42)
+    task = text_task(ours, tokenizer, [{'text': text} for text in texts])
+    assert task['nats_per_token'] == pytest.approx(sum(wanted) / sum(len(row) - 1 for row in ids), abs=1e-5)
+    assert task['bytes'] == sum(len(text.encode()) for text in texts) and task['tokens'] == sum(len(row) - 1 for row in ids)
+
+
+def test_a_document_of_no_tokens_asks_nothing():
+    assert questions([[], [1], [1, 2]]).tolist() == [0, 0, 1]
+    np.testing.assert_allclose(document_nats(Even(10, 16), [[], [1], [1, 2]]), [0, 0, math.log(10)], rtol=1e-6)
+
+
+def test_numbers_that_are_not_known():
+    assert plus_minus(None) == plus_minus(math.nan) == '' and plus_minus(0.1234) == ' ± 0.123'
+    assert plus_minus(0.1234, 2) == ' ± 0.12'
+    assert in_digits(None) == in_digits(math.nan) == 'not known' and in_digits(1.5) == '1.500' and in_digits(-2, 1) == '-2.0'

@@ -57,7 +57,7 @@ def test_hostile_text_is_shown_as_text(run):
     text, md = pages(run)
     assert html.escape(HOSTILE) in text and HOSTILE in ''.join(Page(text).text)
     assert '`'*5 + '\n' + HOSTILE + '\n' + '`'*5 in md
-    outside = re.sub(r'(?s)(`{3,})\n.*?\n\1', '', md)
+    outside = re.sub(r'(?s)(`{3,})\n.*?\n\1|<!-- written by llmbook report: report.html -->', '', md)
     assert not re.search(r'(?<!\\)<', outside) and 'py \\| doc' in outside
     for line in outside.splitlines():
         if line.startswith('| '): assert len(re.findall(r'(?<!\\)\|', line)) in (3, 4, 5, 6)
@@ -147,3 +147,141 @@ def test_a_run_that_was_killed_or_diverged(run):
 def test_half_a_character(run):
     (run/'samples.json').write_text('[{"prompt": "", "text": "a \\ud800 b"}]')
     assert all('a ? b' in text for text in pages(run))
+
+
+# Files of others, and files that are damaged
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    "Drawing takes most of a report's time, and is not asked where this is used."
+    from llmbook.evaluation import report as module
+    monkeypatch.setattr(module, 'svg_of', lambda fig: '<svg></svg>')
+    for drawing in ('figure', 'plot_curve', '_ladder_bars'): monkeypatch.setattr(module, drawing, lambda *a, **k: (None, None))
+
+
+def test_nothing_that_is_no_report_is_replaced(run, undrawn):
+    "Notes, a page, a picture: whatever has the name of a file of the report, and is none of it."
+    for name, content in (('notes.md', '# mine'), ('notes.html', '<p>mine'), ('notes-1.svg', '<svg/>'), ('notes-2.svg', '')):
+        (run.parent/name).write_text(content)
+        with pytest.raises(UserError, match=f'{name}: in the way') as e: pages(run, 'notes.html')
+        assert '\n' not in str(e.value) and (run.parent/name).read_text() == content
+        assert sorted(p.name for p in run.parent.glob('notes*')) == [name]
+        (run.parent/name).unlink()
+    (run.parent/'notes.md').mkdir()
+    with pytest.raises(UserError, match='a folder, not a file'): pages(run, 'notes.html')
+    (run.parent/'notes.md').rmdir()
+    first = pages(run, 'notes.html')
+    assert pages(run, 'notes.html') == first
+
+
+def test_names_follow_out(run, undrawn):
+    for out, page in (('lr-0.1', 'lr-0.1.html'), ('lr-0.2', 'lr-0.2.html'), ('a.HTML', 'a.HTML'), ('b.MD', 'b.html'),
+                      ('c.tar.gz', 'c.tar.gz.html')):
+        stem = page.rpartition('.')[0]
+        report([str(run)], str(run.parent/'out'/out))
+        written = {p.name for p in (run.parent/'out').iterdir() if p.name.startswith(stem)}
+        assert written == {page, f'{stem}.md', f'{stem}-1.svg', f'{stem}-2.svg'}
+        assert f'({stem}-1.svg)' in (run.parent/'out'/f'{stem}.md').read_text()
+    for page in ('a.html', 'x-1.html', 'x.html'): # the first would share a.md with a.HTML
+        if page == 'a.html':
+            with pytest.raises(UserError, match='a.md: in the way'): report([str(run)], str(run.parent/'out'/page))
+        else: report([str(run)], str(run.parent/'out'/page))
+    for out in ('', ' ', '.', '..', 'out/'):
+        with pytest.raises(UserError, match='--out') as e: report([str(run)], out)
+        assert '\n' not in str(e.value)
+
+
+def test_home_and_a_file_in_the_way_of_the_folder(run, monkeypatch, undrawn):
+    monkeypatch.setenv('HOME', str(run.parent))
+    assert report(['~/run'], '~/deep/er/page.html') == run.parent/'deep/er/page.html'
+    (run.parent/'file').touch()
+    with pytest.raises(UserError, match='file is in the way'): report([str(run)], str(run.parent/'file/page.html'))
+    with pytest.raises(UserError, match='--runs: empty'): report([], 'page.html')
+
+
+ODD = [None, True, -1, 0, 0.5, 1e308, 10**400, '', 'x', [], [None], {}, {'a': None}, [[]], 'NaN', [{}], {'splits': {}}]
+FILES = ['config.json', 'results.json', 'samples.json', 'corpus.json', 'tokens.json', 'next.json']
+
+
+@pytest.fixture
+def complete(run):
+    "A run with every file that a report reads."
+    write_json(run/'corpus.json', {'source': 'world', 'documents': 3, 'bytes': 90})
+    write_json(run/'tokens.json', {'splits': {'train': {'documents': 3, 'tokens': 30, 'bytes': 90}}})
+    write_json(run/'next.json', ['llmbook env'])
+    return run
+
+
+def broken_copies(content):
+    "An object with one value after the other replaced by odd ones, or left out; the same one level deeper."
+    yield from ODD
+    if isinstance(content, list): yield from ([c] for c in broken_copies(content[0]))
+    if not isinstance(content, dict): return
+    for name in content:
+        yield {k: v for k, v in content.items() if k != name}
+        for odd in broken_copies(content[name]) if isinstance(content[name], (dict, list)) else ODD: yield content | {name: odd}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_damaged_files_are_one_line_or_left_out(complete, name, undrawn, capsys):
+    path, out = complete/name, str(complete.parent/'page.html')
+    content = json.loads(path.read_text())
+    texts = [json.dumps(c) for c in broken_copies(content)]
+    texts += ['', '{', '[' * 9000, '\ufeff[]', '{"a": 1e999}', '"\\ud800"', '\x00']
+    shown = refused = 0
+    for text in texts[::3]:
+        path.write_text(text)
+        try:
+            report([str(complete)], out)
+            shown += 1
+        except UserError as e:
+            assert '\n' not in str(e) and name in str(e) and len(str(e)) < 400, str(e)
+            refused += 1
+    said = capsys.readouterr().err
+    if name in ('config.json', 'results.json', 'next.json'): assert refused
+    else: assert shown and not refused and f'warning: left out of the report: {path}' in said
+
+
+def test_a_damaged_log_loses_only_its_damaged_rows(complete, undrawn):
+    lines = (complete/'log.jsonl').read_text().splitlines()
+    odd = ['5', 'null', '[]', '{}', '{"step": "1", "loss": 2}', '{"step": 3, "loss": "x", "tokens": 4}', '{"step": 3, "loss": 2}',
+           '{"step": 41, "loss": null, "nonfinite": "nan", "tokens": 4100}', '{"step": 1e400}', '{"step": -1, "val_loss": 2}']
+    (complete/'log.jsonl').write_text('\n'.join([*odd[:5], *lines, *odd[5:]]) + '\n')
+    text, _ = pages(complete)
+    assert 'then not finite' in text and '<td>steps</td><td>41</td>' in text
+
+
+def test_numbers_that_are_not_known(complete, undrawn):
+    "Null is written for NaN; a page says so, or leaves the number out."
+    tasks = json.loads((complete/'results.json').read_text())['tasks']
+    for task in tasks.values():
+        for name in task:
+            if name.endswith('error'): task[name] = None
+    tasks['world']['ladder'][0]['error'] = tasks['world']['ladder'][1]['nats'] = None
+    write_json(complete/'results.json', {'tasks': tasks})
+    text, md = pages(complete)
+    assert '| uniform | 6.931 | not known |' in md and 'unigram by kind | ' not in md and '2.345 |' in md
+    assert 'It is 0.333 nats per token above' in text and 'None' not in text and 'nan' not in md
+
+
+def test_files_beside_a_run_that_are_not_its_own(complete, undrawn):
+    first = pages(complete)
+    for place in ('.ipynb_checkpoints', '.Trash/run'):
+        (complete/place).mkdir(parents=True)
+        for name in ('log.jsonl', 'corpus.json', 'samples.json', 'config.json'): (complete/place/name).write_text('not ours')
+    (complete/'checkpoints/step-00000040').mkdir(parents=True)
+    (complete/'checkpoints/step-00000040/model.safetensors').write_bytes(b'not a model')
+    (complete/'checkpoints/step-best').mkdir()
+    os.mkfifo(complete/'checkpoints/step-best/model.safetensors')
+    assert pages(complete) == first
+
+
+def test_numbers_out_of_all_proportion_are_drawn(run):
+    rows = [dict(step=s, loss=x, tokens=s) for s, x in enumerate((1e30, 1e-30, 0, -1e30, 5.), 1)] + [dict(step=5, val_loss=1e30)]
+    write_jsonl(run/'log.jsonl', rows)
+    results = json.loads((run/'results.json').read_text())
+    names = ('x' * 10_000, 'a\nb', '\udcff', '$\\frac{', '\x00')
+    nats = (1e12, -1e12, 0, 1e-300, 10**12)
+    results['tasks']['world']['ladder'] = [dict(name=n, nats=v, error=1e12) for n, v in zip(names, nats)]
+    write_json(run/'results.json', results)
+    assert '<svg' in pages(run)[0]

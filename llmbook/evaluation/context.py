@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from .perplexity import Rate, as_ids, rate
+from .perplexity import Rate, rate
+from ..text.framing import TextTokenizer, text_tokenizer
 from ..text.grammar import _finish
 from ..text.ledger import Reader, Source, Writer
 from ..text.state import NAMES, QUALITIES, THINGS, State, _opening
@@ -73,20 +74,21 @@ def moments(
 
 # %% ../../nbs/605_context.ipynb #eed74bf6
 def split_stories(
-    tokenizer:Tokenizer, # of the model
+    tokenizer:Tokenizer|TextTokenizer, # of the model
     stories:list[dict], # of the world, with text
 )->tuple[list[list[int]], list[list[int]]]: # beginnings, from <|begin|> on; sentences
     "Cut each story before the sentence in its middle."
-    beginnings, sentences = [], []
+    tokenizer, beginnings, sentences = text_tokenizer(tokenizer), [], []
     for story in stories:
         text = story['text']
         found = moments(text)
         middle = found[len(found) // 2]
-        beginnings.append({'text': text[:middle.at]})
-        sentences.append({'text': middle.sentence})
-    before = [ids[:-1] for ids in as_ids(tokenizer, beginnings)] # no <|end|> yet
-    after = [ids[1:-1] for ids in as_ids(tokenizer, sentences)]
-    return before, after
+        beginnings.append(text[:middle.at])
+        sentences.append(middle.sentence)
+    begin = tokenizer.frame([])
+    if tokenizer.ends: begin = begin[:-1] # no <|end|> yet
+    before = [begin + ids for ids in tokenizer.encode_texts(beginnings)]
+    return before, tokenizer.encode_texts(sentences)
 
 # %% ../../nbs/605_context.ipynb #19d192aa
 def context_gain(

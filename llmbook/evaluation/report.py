@@ -7,19 +7,25 @@ __all__ = ['report']
 
 # %% ../../nbs/650_report.ipynb #76f83df6
 import math
+import re
 from pathlib import Path
 from statistics import median_high
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from ..configuration import shown
 from ..core import UserError
-from .page import Part, as_html, as_markdown, svg_of
-from .perplexity import plus_minus
-from ..files import read_json, write_text
+from .findings import (files_named, read_list, read_samples, read_source, read_splits, readable,
+                                         run_settings, training_log)
+from .measure import read_results
+from .page import Part, as_html, as_markdown, check_places, page_path, svg_of
+from .perplexity import in_digits, plus_minus
+from ..files import STEP, write_text
+from ..flags import check_ranges
 from ..lesson import COLOURS, figure
+from ..outputs import make_folder
 from ..text.stories import accepted
 from ..train.loop import plot_curve
-from ..train.runs import read_log
 
 # %% ../../nbs/650_report.ipynb #1dcc28a7
 def _curve_part(
@@ -44,9 +50,9 @@ def _context_words(
 )->str: # a sentence that begins with a space; empty where nothing was measured
     "What a story's beginning is worth to the model."
     if 'context_gain' not in task: return ''
-    gain, error = task['context_gain'], task['context_gain_error']
+    gain, error = task['context_gain'], task.get('context_gain_error', math.nan)
     verdict = "so it uses what came before" if gain > 3*error else "which is no sign that it uses what came before"
-    return (f" A sentence costs it {gain:.3f} ± {error:.3f} nats per token less after its own story's beginning "
+    return (f" A sentence costs it {gain:.3f}{plus_minus(error)} nats per token less after its own story's beginning "
             f"than after another's, {verdict}.")
 
 
@@ -54,9 +60,9 @@ def _ladder_words(
     task:dict, # of results.json
 )->str: # a few sentences
     "What the ladder says."
-    words = f"Measured on {task['documents']:,} held-out documents ({task['tokens']:,} tokens)."
+    words = f"Measured on {task.get('documents', 0):,} held-out documents ({task.get('tokens', 0):,} tokens)."
     if 'gap_closed' not in task: return words
-    above = f"{task['above_floor']:.3f} ± {task['above_floor_error']:.3f} nats per token"
+    above = in_digits(task.get('above_floor')) + plus_minus(task.get('above_floor_error')) + ' nats per token'
     if task.get('under_floor'):
         return (f"{words} The model is below the exact floor ({above}), and no honest model can be. "
                 "Look for held-out text in what it was trained on.")
@@ -72,7 +78,7 @@ def _ladder_bars(
 ): # a figure of matplotlib
     "Draw the ladder, the model in another colour."
     upwards = rungs[::-1]
-    names = [rung['name'].replace('$', r'\$') for rung in upwards]
+    names = [shown(rung['name']).replace('$', r'\$') for rung in upwards]
     nats = [rung['nats'] for rung in upwards]
     colours = [COLOURS[1] if name == 'model' else COLOURS[0] for name in names]
     fig, ax = figure(7.4, 0.9 + 0.32*len(rungs))
@@ -89,9 +95,7 @@ def _ladder_parts(
     "The ladder as words, as bars and as a table."
     rungs = [rung for rung in task['ladder'] if math.isfinite(rung['nats'])]
     rows = [('rung', 'nats per token', 'standard error')]
-    for rung in rungs:
-        error = f"{rung['error']:.3f}" if math.isfinite(rung['error']) else 'not known'
-        rows.append((rung['name'], f"{rung['nats']:.3f}", error))
+    for rung in rungs: rows.append((rung['name'], in_digits(rung['nats']), in_digits(rung.get('error'))))
     costs = ', '.join(f"{rung['name']} {rung['nats']:.2f}" for rung in rungs)
     bars = Part('picture', svg_of(_ladder_bars(rungs)), f'The ladder, nats per token: {costs}.')
     return [Part('text', _ladder_words(task)), bars, Part('table', rows)]
@@ -101,10 +105,11 @@ def _count_parameters(
     run:Path, # a run folder
 )->int|None: # numbers in its newest checkpoint; None if there is none
     "Count the parameters from the header of the file, without reading the weights."
-    files = sorted(Path(run).glob('checkpoints/step-*/model.safetensors'))
-    if not files: return None
-    with safe_open(files[-1], 'pt') as f:
-        shapes = [f.get_slice(name).get_shape() for name in f.keys()]
+    files = [p for p in Path(run).glob('checkpoints/step-*/model.safetensors') if re.fullmatch(STEP, p.parent.name)]
+    if not files or not max(files).is_file(): return None
+    try:
+        with safe_open(max(files), 'pt') as f: shapes = [f.get_slice(name).get_shape() for name in f.keys()]
+    except (SafetensorError, OSError): return None # a damaged one is not counted
     return sum(map(math.prod, shapes))
 
 # %% ../../nbs/650_report.ipynb #dce9ff68
@@ -126,18 +131,19 @@ def _run_facts(
 )->list[tuple[str, str]]: # what, value
     "What a run did, and on what, as rows of a table; what is not known is left out."
     parameters = _count_parameters(folder)
-    speed = median_high(row['tokens_per_s'] for row in train)
-    utilisation = [row['mfu'] for row in train if 'mfu' in row]
-    versions = config.get('versions', {}) | {'python': config.get('python')}
+    timed = [row for row in train if row.get('tokens_per_s')]
+    speeds = [row['tokens_per_s'] for row in timed]
+    utilisation = [row['mfu'] for row in train if row.get('mfu') is not None]
+    versions = (config.get('versions') or {}) | {'python': config.get('python')}
     facts = {
         'parameters': f'{parameters:,}' if parameters else None,
         'steps': f"{train[-1]['step']:,}",
         'steps skipped': sum('skipped' in row for row in train),
         'tokens': f"{train[-1]['tokens']:,}",
-        'time in steps': f'about {sum(map(_step_seconds, train))/60:.1f} minutes',
-        'tokens per second, median': f'{speed:,.0f}',
+        'time in steps': f'about {sum(map(_step_seconds, timed))/60:.1f} minutes' if timed else None,
+        'tokens per second, median': f'{median_high(speeds):,.0f}' if timed else None,
         "of the machine's matrix-product speed": f'{median_high(utilisation):.0%}' if utilisation else None,
-        'speed': _listed(config.get('speed', {})),
+        'speed': _listed(config.get('speed') or {}),
         'device': config.get('device'),
         'cores': config.get('cores'),
         'versions': _listed(versions),
@@ -145,22 +151,13 @@ def _run_facts(
     return [(what, str(value)) for what, value in facts.items() if value]
 
 # %% ../../nbs/650_report.ipynb #37456d3b
-def _training_log(
-    folder:Path, # of a run
-)->tuple[list[dict], list[dict]]: # all rows, and those of training steps
-    "Read a run's log. Raises `UserError` if it holds no training step."
-    rows = read_log(folder/'log.jsonl')
-    train = [row for row in rows if 'loss' in row]
-    if not train: raise UserError(f"{folder}: its log is empty; train it first")
-    return rows, train
-
-
 def _run_parts(
     folder:Path, # of a run
+    rows:list[dict], # of its log
 )->list[Part]: # tables
     "Facts, rungs and settings of one run."
-    config = read_json(folder/'config.json')
-    rows, train = _training_log(folder)
+    config = run_settings(folder)
+    train = [row for row in rows if 'loss' in row]
     command = config['command']
     facts = [('what', 'value'), *_run_facts(folder, config, train)]
     parts = [Part('heading', f'The run: {command}'), Part('table', facts)]
@@ -175,17 +172,18 @@ def _text_parts(
 )->list[Part]: # tables
     "What was read, and what was kept as tokens."
     parts = []
-    sources = [read_json(path) for path in sorted(folder.glob('**/corpus.json'))]
+    sources, damaged = readable(folder, 'corpus.json', read_source)
     if sources:
         rows = [(s['source'], f"{s['documents']:,}", f"{s['bytes']:,}") for s in sources]
         parts += [Part('heading', 'Text that was read'), Part('table', [('source', 'documents', 'bytes'), *rows])]
-    for path in sorted(folder.glob('**/tokens.json')):
+    stores, more = readable(folder, 'tokens.json', read_splits)
+    for splits in stores:
         rows = [('part', 'documents', 'tokens', 'bytes per token')]
-        for name, split in read_json(path)['splits'].items():
+        for name, split in splits.items():
             ratio = split['bytes'] / split['tokens']
             rows.append((name, f"{split['documents']:,}", f"{split['tokens']:,}", f'{ratio:.2f}'))
         parts += [Part('heading', 'Tokens that were kept'), Part('table', rows)]
-    return parts
+    return parts + [Part('text', note) for note in damaged + more]
 
 # %% ../../nbs/650_report.ipynb #cefff76b
 def _real_text_parts(
@@ -195,8 +193,9 @@ def _real_text_parts(
     rows = [('text', 'bits per byte', 'nats per byte', 'nats per token', 'bytes')]
     for name, task in tasks.items():
         if 'bits_per_byte' not in task: continue
-        bits = f"{task['bits_per_byte']:.3f}{plus_minus(task['bits_per_byte_error'])}"
-        rows.append((name, bits, f"{task['nats_per_byte']:.3f}", f"{task['nats_per_token']:.3f}", f"{task['bytes']:,}"))
+        bits = in_digits(task['bits_per_byte']) + plus_minus(task.get('bits_per_byte_error'))
+        nats = [in_digits(task.get(name)) for name in ('nats_per_byte', 'nats_per_token')]
+        rows.append((name, bits, *nats, f"{task.get('bytes', 0):,}"))
     return [Part('heading', 'Held-out real text'), Part('table', rows)] if len(rows) > 1 else []
 
 # %% ../../nbs/650_report.ipynb #8826e71d
@@ -237,9 +236,9 @@ def _cards(
         if 'bits_per_byte' in task:
             found.append((f"{task['bits_per_byte']:.2f}", f'bits per byte on held-out {name}'))
     for train in logs:
-        speed = median_high(row['tokens_per_s'] for row in train)
+        speeds = [row['tokens_per_s'] for row in train if row.get('tokens_per_s')]
         found.append((f"{train[-1]['tokens']/1e6:.1f} M", 'tokens trained on'))
-        found.append((f'{speed/1000:.1f}k', 'tokens per second'))
+        if speeds: found.append((f'{median_high(speeds)/1000:.1f}k', 'tokens per second'))
     return [Part('figures', found[:4])] if found else []
 
 # %% ../../nbs/650_report.ipynb #645e6489
@@ -248,10 +247,11 @@ def _folder_parts(
 )->list[Part]: # everything that is found in it
     "Numbers, ladder, curves, the best sample, real text; then each run, the text, all samples and the next commands."
     results = folder/'results.json'
-    tasks = read_json(results)['tasks'] if results.exists() else {}
-    runs = [path.parent for path in sorted(folder.glob('**/log.jsonl'))]
-    logs = [_training_log(run) for run in runs]
-    samples = [sample for path in sorted(folder.glob('**/samples.json')) for sample in read_json(path)]
+    tasks = read_results(results) if results.exists() else {}
+    runs = [path.parent for path in files_named(folder, 'log.jsonl')]
+    logs = [training_log(run) for run in runs]
+    files, damaged = readable(folder, 'samples.json', read_samples)
+    samples = [sample for file in files for sample in file]
     parts = _cards(tasks, [train for _, train in logs])
     for name, task in tasks.items():
         if 'ladder' in task: parts += [Part('heading', f'The ladder: {name}'), *_ladder_parts(task)]
@@ -261,10 +261,11 @@ def _folder_parts(
         lines = bounds if len(runs) == 1 else None
         parts += [Part('heading', f'Loss: {run.name}'), _curve_part(rows, run.name, lines)]
     parts += _best_sample_parts(samples) + _real_text_parts(tasks)
-    for run in runs: parts += _run_parts(run)
-    parts += _text_parts(folder) + _sample_parts(samples)
-    for path in sorted(folder.glob('next.json')):
-        parts += [Part('heading', 'How to continue'), Part('code', '\n'.join(read_json(path)))]
+    for run, (rows, _) in zip(runs, logs): parts += _run_parts(run, rows)
+    parts += _text_parts(folder) + _sample_parts(samples) + [Part('text', note) for note in damaged]
+    if (folder/'next.json').is_file():
+        commands = map(str, read_list(folder/'next.json'))
+        parts += [Part('heading', 'How to continue'), Part('code', '\n'.join(commands))]
     return parts
 
 # %% ../../nbs/650_report.ipynb #b644bb89
@@ -273,30 +274,34 @@ def _title_part(
 )->Part: # title and the line below it
     "Which runs, when, and on what."
     names = ', '.join(folder.resolve().name for folder in folders)
-    configs = [path for folder in folders for path in sorted(folder.glob('**/config.json')) if 'checkpoints' not in path.parts]
-    config = read_json(configs[0]) if configs else {}
+    runs = [path.parent for folder in folders for path in files_named(folder, 'log.jsonl')]
+    config = run_settings(runs[0]) if runs else {}
     cores = f"{config['cores']} cores" if config.get('cores') else ''
     facts = [config.get('date'), config.get('device'), cores]
     return Part('title', f'What was trained: {names}', ', '.join(fact for fact in facts if fact))
 
-# %% ../../nbs/650_report.ipynb #f9b21389
+# %% ../../nbs/650_report.ipynb #f0255ab9
 def report(
     runs:list[str], # run folders, or folders of runs such as runs/book
     out:str='runs/report.html', # HTML file to write; a Markdown copy is written next to it
 )->Path: # the HTML page
     "Write the report of one or more runs."
-    folders = [Path(folder) for folder in runs]
+    check_ranges(report, locals())
+    page = page_path(str(out))
+    folders = [Path(folder).expanduser() for folder in runs]
     for folder in folders:
         if not folder.is_dir(): raise UserError(f"--runs {folder}: no such folder")
+    place = make_folder(page.parent)
+    check_places(place, page.name, [page.name, f'{page.stem}.md'])
     parts = [_title_part(folders)]
     for folder in folders:
         found = _folder_parts(folder)
         if not found: raise UserError(f"--runs {folder}: neither a run nor a folder of runs")
         if len(folders) > 1: parts.append(Part('heading', f'From {folder}'))
         parts += found
-    page = Path(out).with_suffix('.html')
-    pages = {page: as_html(parts), page.with_suffix('.md'): as_markdown(parts, page.parent, page.stem)}
-    for path, text in pages.items():
-        write_text(path, text.encode('utf-8', 'replace').decode()) # JSON may hold half a character
-    print(f"report: {page}, and as Markdown in {page.with_suffix('.md').name}")
+    files = as_markdown(parts, page.name) | {page.name: as_html(parts, page.name)}
+    check_places(place, page.name, list(files))
+    for name, text in files.items():
+        write_text(place/name, text.encode('utf-8', 'replace').decode()) # JSON may hold half a character
+    print(f"report: {page}, and as Markdown in {page.stem}.md")
     return page

@@ -7,76 +7,87 @@ __all__ = ['generate_text', 'continue_text', 'prompts_from']
 
 # %% ../../nbs/175_completion.ipynb #76f83df6
 import re
-from pathlib import Path
+from typing import Annotated
 
 import torch
 from tokenizers import Tokenizer
 
 from ..core import UserError, generator, seed_of
-from ..files import read_json
-from .checkpoints import load_model, model_folder
+from ..flags import SEED, above, at_least, at_most, between, check_ranges
+from .checkpoints import load_model
 from .generate import generate
 from .transformer import Transformer
-from ..text.bpe import BEGIN, END, PAD
+from ..text.framing import TextTokenizer, text_tokenizer
 
 # %% ../../nbs/175_completion.ipynb #bd8ce7e4
-def _begin_and_end(
-    folder:Path, # a model's
+def _frame_ids(
+    tokenizer:TextTokenizer, # knows its special ids
     vocab_size:int, # of the model
-)->list[int|None]: # the two ids; None where the model knows no such token
-    "Which ids begin and end a text."
-    config = read_json(folder/'config.json')
-    ids = []
-    for key in ('bos_token_id', 'eos_token_id'):
-        token = config.get(key)
-        if isinstance(token, list): token = token[0] # of several ends the first
-        ids.append(token if token in range(vocab_size) else None)
-    return ids
+)->tuple[list[int], list[int]]: # what is put in front of a prompt; what ends a text
+    "Which ids begin and end a text of this model."
+    begins = [] if tokenizer.begin is None else [tokenizer.begin]
+    def in_table(ids): return [i for i in ids if i < vocab_size]
+    return in_table(begins), in_table(tokenizer.ends)
 
 # %% ../../nbs/175_completion.ipynb #548522c7
+def _written(
+    tokenizer:TextTokenizer, # knows its special ids
+    prompt:list[int], # ids, without a frame
+    new:list[int], # ids that the model chose
+    ends:list[int], # that end a text
+)->str: # prompt and continuation, up to the first end
+    "The text of ids, without its frame."
+    frame = {tokenizer.begin, tokenizer.pad, *ends}
+    stop = next((i for i, token in enumerate(new) if token in ends), len(new))
+    return tokenizer.decode(prompt + [i for i in new[:stop] if i not in frame])
+
+# %% ../../nbs/175_completion.ipynb #fc9b0c82
 def generate_text(
     model:str, # run or model folder
     prompt:str='', # text to continue; if empty, a new text begins
-    n:int=200, # maximum number of new tokens
-    temperature:float=0.8, # sampling temperature; 0 takes the likeliest token each time
-    top_k:int|None=None, # choose among the k likeliest tokens
-    top_p:float|None=0.95, # choose among the likeliest tokens whose probabilities add up to this
-    samples:int=1, # number of continuations
-    seed:int=0, # random seed of the draws
+    n:Annotated[int, at_least(1)]=200, # maximum number of new tokens
+    temperature:Annotated[float, at_least(0)]=0.8, # sampling temperature; 0 takes the likeliest token each time
+    top_k:Annotated[int, at_least(1)]|None=None, # choose among the k likeliest tokens
+    top_p:Annotated[float, above(0), at_most(1)]|None=0.95, # choose among the likeliest tokens whose probabilities add up to this
+    samples:Annotated[int, between(1, 10_000)]=1, # number of continuations
+    seed:Annotated[int, SEED]=0, # random seed of the draws
 )->list[str]: # the texts, prompt included
     "Continue a prompt with a trained model."
-    folder = model_folder(model)
-    decoder, tokenizer = load_model(folder)
+    check_ranges(generate_text, locals())
+    decoder, tokenizer = load_model(model)
     if tokenizer is None: raise UserError(f"{model}: no tokenizer in it")
-    begin, end = _begin_and_end(folder, decoder.config.vocab_size)
-    ids = tokenizer.encode(prompt, add_special_tokens=False).ids
-    if begin is not None: ids = [begin, *ids]
+    tokenizer = text_tokenizer(tokenizer)
+    begins, ends = _frame_ids(tokenizer, decoder.config.vocab_size)
+    asked = tokenizer.encode_texts([prompt])[0]
+    ids = begins + asked
     if not ids:
         raise UserError("--prompt: empty, and this model has no token that begins a text; give one")
-    if samples < 1: raise UserError(f"--samples {samples}: at least 1 is needed")
     rows = torch.tensor([ids]*samples)
     rng = generator(seed, 'generate')
+    end = ends[0] if ends else None # a row that ends otherwise is cut there
     out = generate(decoder, rows, n, temperature, top_k, top_p, end, rng)
-    texts = [tokenizer.decode(row) for row in out.tolist()]
+    texts = [_written(tokenizer, asked, row[len(ids):], ends) for row in out.tolist()]
     for text in texts: print(text)
     return texts
 
 # %% ../../nbs/175_completion.ipynb #2de793bf
 def continue_text(
     model:Transformer, # on any device
-    tokenizer:Tokenizer, # its tokenizer
+    tokenizer:Tokenizer|TextTokenizer, # its tokenizer
     prompt:str, # text to continue
     seed:int, # of the draws
     n:int=150, # new tokens, at most
 )->str: # prompt and continuation
     "Draw one sample, without touching the random numbers of the training."
     device = next(model.parameters()).device
-    prompt_ids = tokenizer.encode(prompt, add_special_tokens=False).ids
-    row = torch.tensor([[BEGIN, *prompt_ids]], device=device)
+    tokenizer = text_tokenizer(tokenizer)
+    begins, ends = _frame_ids(tokenizer, model.config.vocab_size)
+    asked = tokenizer.encode_texts([prompt])[0]
+    ids = (begins or ends[:1]) + asked
     rng = torch.Generator(device).manual_seed(seed_of(seed, 'sample', prompt))
-    out = generate(model, row, n, 0.8, top_p=0.95, end=END, rng=rng)
-    written = [i for i in out[0].tolist() if i not in (BEGIN, END, PAD)]
-    return tokenizer.decode(written)
+    row = torch.tensor([ids], device=device)
+    out = generate(model, row, n, 0.8, top_p=0.95, end=ends[0] if ends else None, rng=rng)
+    return _written(tokenizer, asked, out[0].tolist()[len(ids):], ends)
 
 # %% ../../nbs/175_completion.ipynb #b2a287f6
 def _first_words(
