@@ -158,7 +158,7 @@ def test_paths_are_compared_resolved(written, capsys, monkeypatch):
         again(text=text, out='run')
         assert capsys.readouterr().out.count('done before') == 8, text
     (d/'copy.txt').write_text('Another text by another name. ' * 90)
-    with pytest.raises(UserError, match='holds another run .--text was') as e: again(text='copy.txt')
+    with pytest.raises(UserError, match='does not hold what this run began with') as e: again(text='copy.txt')
     assert '\n' not in str(e.value)
 
 
