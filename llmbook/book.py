@@ -6,8 +6,6 @@
 __all__ = ['run']
 
 # %% ../nbs/800_book.ipynb #76f83df6
-import os
-import re
 import shlex
 import time
 from collections.abc import Callable
@@ -76,22 +74,6 @@ def _run_once(done:Path, what:str, work:Callable, *args):
             rest = "what was done before it is kept, and the same command resumes there"
             raise Interrupted(e.number, f"stopped by {e.name} in the step {what}; {rest}") from None
         print(f"  in {time.monotonic() - began:.0f} s", flush=True)
-
-# %% ../nbs/800_book.ipynb #ab7401ef
-def _is_alive(process:int)->bool:
-    "Is there such a process, other than this one?"
-    if process == os.getpid(): return False
-    try: os.kill(process, 0) # sends nothing
-    except PermissionError: return True # somebody else's
-    except (ProcessLookupError, OverflowError): return False
-    return True
-
-
-def _remove_unfinished(out:Path):
-    "Remove the files that killed processes left half-written in a run folder."
-    for path in list(out.rglob('.*.tmp')):
-        name = re.fullmatch(r'\..+\.(\d+)\.tmp', path.name)
-        if name and path.is_file() and not _is_alive(int(name[1])): path.unlink(missing_ok=True)
 
 # %% ../nbs/800_book.ipynb #05ebd1e9
 def _take_characters(documents:list[dict], size:int)->list[dict]:
@@ -321,7 +303,6 @@ def run(
         fingerprint = path_fingerprint(text)
     edited = current_rank() == 0 and not fresh and _was_edited(out, args, fingerprint)
     kept = Run(out, 'run', args, fresh=fresh or edited, inputs={'text': fingerprint} if text else None)
-    if current_rank() == 0: _remove_unfinished(out)
     main, last = ('text', 'text') if text else ('world', 'pydoc')
     size, block_size = scale['size'], config_for(scale['size'], scale['vocab_size']).block_size
 

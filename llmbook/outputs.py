@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 
 from .core import UserError
-from .fields import Field
+from .fields import Field, check_fields
 from .files import atomic_folder, read_json, visible_files
 
 # %% ../nbs/006_outputs.ipynb #4b2eff0a
@@ -145,10 +145,11 @@ def _check_own(
     fix = "give another --out"
     strange = f"which llmbook {command} did not write"
     if 'manifest.json' not in files: raise UserError(f"{folder}: holds {min(files)}, {strange}; {fix}")
-    manifest = read_json(files.pop('manifest.json'))
+    path = files.pop('manifest.json')
+    manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get('command') != command:
         raise UserError(f"{folder}: not written by llmbook {command}; {fix}")
-    read_json(folder/'manifest.json', _OWN)
+    check_fields(manifest, _OWN, path)
     unknown = [name for name in files if name not in manifest['files']]
     if unknown: raise UserError(f"{folder}: holds {unknown[0]}, {strange}; move it, or {fix}")
     changed = '' if fresh else changed_argument(manifest['args'], args, free)

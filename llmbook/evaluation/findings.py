@@ -14,7 +14,7 @@ from pathlib import Path
 from ..configuration import shown
 from ..core import UserError
 from ..fields import Field, check_fields
-from ..files import read_json
+from ..files import read_json, visible_files
 from ..train.runs import read_log
 
 # %% ../../nbs/647_findings.ipynb #f80f6a20
@@ -23,11 +23,7 @@ def files_named(
     name:str, # of a file
 )->list[Path]: # in the order of their paths
     "All files of a name in a folder and below it; what begins with a dot is skipped."
-    files = []
-    for path in sorted(folder.rglob(name)):
-        hidden = any(part.startswith('.') for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file(): files.append(path)
-    return files
+    return [path for path in visible_files(folder).values() if path.name == name]
 
 # %% ../../nbs/647_findings.ipynb #59187865
 _CONFIG = {'command': Field(str), 'args': Field(dict), 'cores': Field(int, 0, 10**6, optional=True)}

@@ -69,8 +69,7 @@ def _passed_before(
     log:Path, # of the run
 )->set[str]: # names of rungs
     "The rungs that a run's log has reported."
-    rows = [row for row in read_log(log) if isinstance(row, dict)]
-    reported = [row['rung'].split(', ') for row in rows if isinstance(row.get('rung'), str)]
+    reported = [row['rung'].split(', ') for row in read_log(log) if row.get('rung')]
     return {name for names in reported for name in names}
 
 

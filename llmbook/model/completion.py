@@ -64,8 +64,7 @@ def generate_text(
         raise UserError("--prompt: empty, and this model has no token that begins a text; give one")
     rows = torch.tensor([ids]*samples)
     rng = generator(seed, 'generate')
-    end = ends[0] if ends else None # a row that ends otherwise is cut there
-    out = generate(decoder, rows, n, temperature, top_k, top_p, end, rng)
+    out = generate(decoder, rows, n, temperature, top_k, top_p, ends or None, rng)
     texts = [_written(tokenizer, asked, row[len(ids):], ends) for row in out.tolist()]
     for text in texts: print(text)
     return texts
@@ -86,7 +85,7 @@ def continue_text(
     ids = (begins or ends[:1]) + asked
     rng = torch.Generator(device).manual_seed(seed_of(seed, 'sample', prompt))
     row = torch.tensor([ids], device=device)
-    out = generate(model, row, n, 0.8, top_p=0.95, end=ends[0] if ends else None, rng=rng)
+    out = generate(model, row, n, 0.8, top_p=0.95, end=ends or None, rng=rng)
     return _written(tokenizer, asked, out[0].tolist()[len(ids):], ends)
 
 # %% ../../nbs/175_completion.ipynb #b2a287f6

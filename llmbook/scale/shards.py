@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .deepspeed_step import LossScale, ds_config, import_deepspeed
 from .guard import guarded
 from ..train.step import Host, Speed
-from ..train.trainer_state import random_state, read_state, set_random, write_state
+from ..train.trainer_state import buffers_of, load_buffers, random_state, read_state, set_random, write_state
 
 # %% ../../nbs/352_shards.ipynb #d47a5aef
 def _master_shards(
@@ -82,14 +82,6 @@ def _gather_state(
             value = torch.as_tensor(value).detach()
             gathered[f'{key}.{name}'] = value.cpu().clone()
     return gathered
-
-# %% ../../nbs/352_shards.ipynb #3d340538
-def _buffers(
-    model:nn.Module, # of an engine
-)->dict[str, Tensor]: # by full name
-    "The buffers that belong to the state of a model."
-    kept = model.state_dict(keep_vars=True)
-    return {name: value for name, value in model.named_buffers() if name in kept}
 
 # %% ../../nbs/352_shards.ipynb #73c740ee
 @torch.no_grad()
@@ -156,9 +148,7 @@ def _load_shards(
     state, facts = read_state(engine, folder)
     with torch.no_grad():
         for p, name in engine.names.items(): p.copy_(state[f'weight.{name}'])
-        for name, buffer in _buffers(engine.model).items():
-            key = f'buffer.{name}'
-            if key in state: buffer.copy_(state[key])
+        load_buffers(engine.model, state)
     with guarded('loading'): engine.start(state)
     set_random(folder, engine.rank)
     engine.steps = facts['steps']
@@ -172,7 +162,7 @@ class ShardedState:
         self.start()
         main = self.rank == 0
         state = _gather_state(self.optimizer, self.names, self.zero, keep=main)
-        buffers = _buffers(self.model) if main else {}
+        buffers = buffers_of(self.model) if main else {}
         for name, buffer in buffers.items(): state[f'buffer.{name}'] = buffer.cpu().clone()
         return state
 

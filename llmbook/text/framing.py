@@ -21,9 +21,9 @@ from ..fields import Field
 from ..files import read_json
 
 # %% ../../nbs/055_framing.ipynb #72979ec4
-_NEWER = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
-          r"\s*[\r\n]+|\s+(?!\S)|\s+") # Llama 3's; Qwen's cuts numbers into single digits
-_NEWER = {_NEWER, _NEWER.replace('{1,3}', '')}
+_LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+          r"\s*[\r\n]+|\s+(?!\S)|\s+")
+_NEWER = {_LLAMA3, _LLAMA3.replace('{1,3}', '')} # the second is Qwen's, which cuts numbers into single digits
 
 def _settings(part)->dict: # empty if there is none
     "The settings of a normalizer or a pre-tokenizer of the Rust library."
@@ -32,10 +32,10 @@ def _settings(part)->dict: # empty if there is none
 def _border_of(rust:Tokenizer)->re.Pattern|None:
     "The last character of a piece of text, for a tokenizer whose words are known to end there; None for any other."
     if not all(token.special for token in rust.get_added_tokens_decoder().values()): return None
-    normalizer, fence = _settings(rust.normalizer), _settings(rust.pre_tokenizer)
-    if fence.get('add_prefix_space', False): return None
-    if fence.get('type') == 'ByteLevel' and fence['use_regex'] and not normalizer: return re.compile(r'\S(?=[ \n])')
-    split, *others = fence.get('pretokenizers', [{}])
+    normalizer, cutter = _settings(rust.normalizer), _settings(rust.pre_tokenizer)
+    if cutter.get('add_prefix_space', False): return None
+    if cutter.get('type') == 'ByteLevel' and cutter['use_regex'] and not normalizer: return re.compile(r'\S(?=[ \n])')
+    split, *others = cutter.get('pretokenizers', [{}])
     newer = split.get('pattern', {}).get('Regex') in _NEWER and split['behavior'] == 'Isolated'
     plain = all(part.get('add_prefix_space') is part.get('use_regex') is False for part in others) # ByteLevel
     return re.compile(r'\S(?= )') if newer and plain and normalizer in ({}, {'type': 'NFC'}) else None

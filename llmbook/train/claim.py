@@ -132,8 +132,8 @@ def _runs_elsewhere(
 def remove_unfinished(
     folder:Path, # of a run that is locked
 ):
-    "Remove the files, there and one folder deeper, that a killed process left half-written."
-    for path in [*folder.glob('.*.tmp'), *folder.glob('*/.*.tmp')]:
+    "Remove the files, there and in all folders below, that a killed process left half-written."
+    for path in list(folder.rglob('.*.tmp')):
         found = re.fullmatch(r'\.(.+)\.(\d+)\.tmp', path.name)
         if not found: continue
         ours = path.parent == folder and found[1] in _OURS

@@ -23,12 +23,12 @@ from ..joints import Engine, Objective
 from ..lesson import COLOURS, figure
 from ..model.transformer import flops_per_token
 from ..progress import Progress
+from ..signals import ASKED_TO_END
 from ..text.batches import Stream
 from .runs import Run, choose_speed, resume
 from .speed import keep_memory, matmul_flops
 
 # %% ../../nbs/216_loop.ipynb #ebee6b59
-_ASK_TO_STOP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 _ECHO = 0.3 # seconds after the first signal, in which others are taken for the same
 
 
@@ -44,7 +44,7 @@ def _end_at_the_second(
     "In a thread: end the process at the second request."
     first = math.inf
     while number := os.read(pipe, 1): # empty once the other end is closed
-        if number[0] not in _ASK_TO_STOP: continue
+        if number[0] not in ASKED_TO_END: continue
         again = time.monotonic() - first > _ECHO
         if first == math.inf: _say('stopping after this step; a second signal ends the process at once')
         first = min(first, time.monotonic())
@@ -78,7 +78,7 @@ def _noting_signals()->Iterator[list[int]]: # numbers of the signals that came
         return
     def take_note(number, frame): asked.append(number)
     with _listening():
-        for number in _ASK_TO_STOP:
+        for number in ASKED_TO_END:
             if signal.getsignal(number) == signal.SIG_IGN: continue # as `nohup` wants it
             before[number] = signal.signal(number, take_note)
         try: yield asked
