@@ -24,7 +24,7 @@ from .evaluation.report import report
 from .evaluation.watch import first_rungs, read_counted, report_progress, write_counted
 from .fields import Field, check_fields
 from .files import read_json, write_json
-from .flags import SEED, above, at_least, between, check_ranges
+from .flags import SEED, above, at_least, at_most, between, check_ranges
 from .joints import EngineOptions
 from .model.checkpoints import load_model, newest_checkpoint
 from .model.completion import continue_text, prompts_from
@@ -101,10 +101,12 @@ def _collect(folder:Path, text:str|None, stories:int, pydoc:int, seed:int):
 
 # %% ../nbs/800_book.ipynb #ecf6f7dd
 def _read_back(folder:Path, val:bool=False)->dict[str, list[dict]]:
-    "Read what `_collect` wrote, source by source: the documents to train on, or those that are held out."
+    "Read what `_collect` wrote, source by source: what to train on, or what is held out."
     documents = {}
     for source in sorted(folder.iterdir()):
-        if source.is_dir(): documents[source.name] = list(local_documents(source/'val' if val else source))
+        if not source.is_dir(): continue
+        place = source/'val' if val else source
+        documents[source.name] = list(local_documents(place/'documents.jsonl'))
     return documents
 
 # %% ../nbs/800_book.ipynb #eebfeb89
@@ -280,7 +282,7 @@ def run(
     text:str|None=None, # your own text (a file or a folder); if omitted, the story world and Python's documentation
     out:str='runs/book', # folder of the complete run
     full:bool=False, # train the larger model, for an hour
-    minutes:Annotated[float, above(0)]|None=None, # of training: by default 5; 3 with --text; 60 with --full
+    minutes:Annotated[float, above(0), at_most(1_000_000)]|None=None, # of training: by default 5; 3 with --text; 60 with --full
     size:str|None=None, # size of the model: by default nano; tiny with --full
     vocab_size:Annotated[int, _VOCAB]|None=None, # tokens in the vocabulary: by default 1024; 2048 with --full
     stories:Annotated[int, at_least(1)]|None=None, # stories to write: by default 20,000; 120,000 with --full
@@ -293,6 +295,7 @@ def run(
     "Do it all: write or read text, tokenize, pretrain, evaluate, sample and report."
     args = {name: value for name, value in locals().items() if name != 'engine'}
     check_ranges(run, args)
+    if text and stories: raise UserError("--stories and --text: give one of them")
     if text and not (full or minutes or steps): minutes = 3.0
     scale = _run_scale(full, minutes=minutes, size=size, vocab_size=vocab_size, stories=stories, steps=steps)
     out, fingerprint = Path(out).expanduser(), None

@@ -38,6 +38,9 @@ def main(
     Exit codes: 0 done, 1 a fault of llmbook, 2 something to fix in the input or the system, 3 the training diverged;
     129, 130 and 143 after SIGHUP, Ctrl-C and SIGTERM, 141 if nobody reads the output."""
     if argv is None: argv = sys.argv[1:]
+    check_working_folder()
+    os.environ['MPLBACKEND'] = 'agg' # pictures go into files
+    if argv[:1] == ['--debug']: argv = [*argv[1:], '--debug']
     argv = [a for a in argv if not re.match('--local[_-]rank=', a)] # DeepSpeed's launcher adds it
     debug = '--debug' in argv
     code = 0
@@ -51,6 +54,14 @@ def main(
     sys.exit(code)
 
 
+def check_working_folder():
+    "End the process if the folder that it was started in is gone: even torch cannot be imported there."
+    try: os.getcwd()
+    except OSError as e:
+        print(f'llmbook: the working folder: {(e.strerror or str(e)).lower()}; change to another', file=sys.stderr)
+        sys.exit(2)
+
+
 def open_streams():
     "Make sure that there is somewhere to print, and that no character ends a run."
     for name in ('stdout', 'stderr'):
@@ -59,16 +70,36 @@ def open_streams():
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
 
 
+ASKED = [] # signals that came: code that is being imported may swallow the error that they raise
+
+
+def check_asked():
+    "Raise the error of a signal that came and had no effect."
+    from llmbook.core import Interrupted
+    if ASKED: raise Interrupted(ASKED[0])
+
+
 @contextmanager
 def signals_as_errors():
     "In this block SIGTERM, SIGHUP and Ctrl-C are errors that clean up on their way; the training loop takes them over."
-    from llmbook.core import Interrupted
-    def stop(number, frame): raise Interrupted(number)
+    ASKED.clear()
+    def early(number, frame):
+        ASKED.append(number)
+        raise KeyboardInterrupt
+    def stop(number, frame):
+        ASKED.append(number)
+        raise Interrupted(number)
     before = {}
     in_main = threading.current_thread() is threading.main_thread()
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if in_main else ():
-        if signal.getsignal(number) != signal.SIG_IGN: before[number] = signal.signal(number, stop) # not under nohup
-    try: yield
+    def hear(number, handler):
+        if not in_main or signal.getsignal(number) == signal.SIG_IGN: return # such as under nohup
+        before.setdefault(number, signal.signal(number, handler))
+    try:
+        hear(signal.SIGINT, early)
+        from llmbook.core import Interrupted
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT): hear(number, stop)
+        check_asked()
+        yield
     finally:
         for number, handler in before.items(): signal.signal(number, handler)
 
@@ -134,6 +165,7 @@ def act(
         raise UserError(f"no such verb: {verb}{did_you_mean(verb, VERBS)}; `llmbook --help` lists them")
     module, name, trains = VERBS[verb]
     stage = getattr(importlib.import_module(module), name)
+    check_asked()
     call = call_training if trains else call_alone
     call(verb, stage, rest)
 

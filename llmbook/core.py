@@ -50,10 +50,11 @@ def did_you_mean(
     name:str, # what was typed
     names:typing.Iterable[str], # what there is
 )->str: # `", did you mean 'steps'?"`, or nothing where no name is near
-    "The nearest known name, as the end of an error message."
-    known = [str(n) for n in names]
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    return f", did you mean {close[0]!r}?" if close else ''
+    "The nearest known name, as the end of an error message; capitals do not count."
+    name, known = str(name).lower(), {str(n).lower(): str(n) for n in names}
+    close = [n for n in known if len(name) > 1 and n.startswith(name)]
+    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f", did you mean {known[close[0]]!r}?" if close else ''
 
 # %% ../nbs/000_core.ipynb #3c91514c
 class Interrupted(KeyboardInterrupt):

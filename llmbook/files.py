@@ -106,6 +106,22 @@ def read_json(
         raise UserError(f"{path}: not readable as JSON ({e}); write it again") from None
     return obj if fields is None else check_fields(obj, fields, path)
 
+def _nested(obj, deepest:int=100)->bool:
+    "Are lists or objects within each other deeper than that?"
+    if not isinstance(obj, (dict, list)): return False
+    if not deepest: return True
+    values = obj.values() if isinstance(obj, dict) else obj
+    return any(_nested(value, deepest - 1) for value in values)
+
+def _read_line(line:str): # an object, or whatever else JSON spells
+    "Read one line. Raises `ValueError` if it is no JSON, or nested too deeply to be written again."
+    deep = ValueError('nested too deeply')
+    try: row = json.loads(line)
+    except RecursionError: raise deep from None
+    brackets = line.count('[') + line.count('{')
+    if brackets > 100 and _nested(row): raise deep
+    return row
+
 def read_jsonl(
     path:Path|str, # the file, also gzipped
 )->typing.Iterator[dict]: # the rows
@@ -116,11 +132,10 @@ def read_jsonl(
         with opened(path, 'rt', encoding='utf-8-sig') as f:
             for i, line in enumerate(f, 1):
                 if not line.strip(): continue
-                try: row = json.loads(line)
-                except (ValueError, RecursionError):
+                try: yield _read_line(line)
+                except ValueError:
                     problem = "not a JSON object; one object per line is expected"
                     raise UserError(f"{path}, line {i}: {problem}") from None
-                yield row
     except UnicodeDecodeError: raise UserError(f"{path}: not UTF-8; convert it first") from None
     except (OSError, EOFError, zlib.error) as e:
         problem = getattr(e, 'strerror', None) or str(e)

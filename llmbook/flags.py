@@ -227,7 +227,7 @@ def _build_parser(*fns:typing.Callable, prog:str)->_Parser:
         parser.add_argument(flag_name(name), **options)
     config = "a TOML file with values for any of these flags; flags on the command line win"
     debug = "show the full traceback of an error (default: no)"
-    parser.add_argument('--config', metavar='FILE', help=config)
+    parser.add_argument('--config', metavar='FILE', action='append', help=config)
     parser.add_argument('--debug', action='store_true', help=debug)
     return parser
 
@@ -264,7 +264,9 @@ def read_args(
     "Arguments from defaults, then `--config`, then the command line. Raises `UserError` for whatever does not fit."
     flags = _flags_of(fns)
     typed = _parse_argv(argv, fns, prog)
-    path = typed.pop('config', None)
+    paths = typed.pop('config', None) or [None]
+    if len(paths) > 1: raise UserError(f"--config {shown(paths[1])}: a second file of flags; give one")
+    path = paths[0]
     typed.pop('debug', None)
     verb = prog.split()[-1]
     given = {} if path is None else read_config(path, verb, verbs)

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import typing
 from contextlib import contextmanager, suppress
@@ -66,7 +67,9 @@ class FolderLock:
     def _take(self)->int|None: # a descriptor; None if the file was removed meanwhile
         "Open and lock. Raises `UserError` if another process holds the lock."
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
+            raise UserError(f"{self.path}: a link, a pipe or a folder, not a lock; move it away")
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
             who = _holder(file)
@@ -76,8 +79,14 @@ class FolderLock:
         if not _is_at(file, self.path):
             os.close(file)
             return None
-        os.truncate(file, 0)
-        os.pwrite(file, f'process {os.getpid()} on {socket.gethostname()}'.encode(), 0)
+        try:
+            os.truncate(file, 0)
+            os.pwrite(file, f'process {os.getpid()} on {socket.gethostname()}'.encode(), 0)
+        except OSError as e:
+            if e.errno == errno.ENOSPC: os.unlink(self.path)
+            os.close(file)
+            e.filename = str(self.path) # a full disk does not say which file it was
+            raise
         return file
 
     def release(self):
@@ -141,9 +150,12 @@ def _check_own(
 )->dict: # the manifest that is there; empty if there is none
     "Raises `UserError` unless a folder is empty, or this command's with the same arguments."
     files = visible_files(folder)
-    if not files: return {}
     fix = "give another --out"
     strange = f"which llmbook {command} did not write"
+    shown = [p for p in folder.iterdir() if not p.name.startswith('.')]
+    odd = [p.name for p in shown if not p.is_file() and not p.is_dir()] # such as a pipe
+    if odd: raise UserError(f"{folder}: holds {odd[0]}, {strange}; {fix}")
+    if not files: return {}
     if 'manifest.json' not in files: raise UserError(f"{folder}: holds {min(files)}, {strange}; {fix}")
     path = files.pop('manifest.json')
     manifest = read_json(path)
@@ -157,6 +169,17 @@ def _check_own(
     return manifest
 
 # %% ../nbs/006_outputs.ipynb #46b8486c
+def _keep_hidden(
+    folder:Path, # that is to be replaced
+    stage:Path, # by this one
+):
+    "Copy what somebody's other programs keep there under hidden names."
+    for path in folder.glob('.*'):
+        copy = stage/path.name
+        if path.name == '.lock' or copy.exists(): continue
+        if path.is_symlink() or path.is_file(): shutil.copy2(path, copy, follow_symlinks=False)
+        elif path.is_dir(): shutil.copytree(path, copy, symlinks=True)
+
 def set_aside(
     folder:Path, # that is in the way
 )->Path: # where it is now
@@ -188,6 +211,8 @@ def output_folder(
     inputs = inputs or {}
     free = ('out', 'fresh', *inputs)
     folder = make_folder(out)
+    if folder.is_mount():
+        raise UserError(f"{out}: a disk is mounted there, and cannot be replaced; give a folder in it")
     _put_back(folder)
     lock = FolderLock(folder)
     facts = dict(command=command, args=args, inputs=inputs, date=date.today().isoformat())
@@ -198,6 +223,7 @@ def output_folder(
         with atomic_folder(folder, **facts) as stage:
             yield stage
             if old and fresh: (set_aside(folder)/'.lock').unlink()
+            else: _keep_hidden(folder, stage)
     finally:
         lock.release()
         with suppress(OSError): folder.rmdir() # if nothing came of it

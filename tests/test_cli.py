@@ -227,10 +227,13 @@ def test_every_verb_says_how_it_ends(capsys):
 
 
 def test_bytes_that_are_no_text(small, tmp_path):
-    "In a prompt and in a name, as a shell hands them over; the output can hold them, escaped."
-    name = tmp_path/os.fsdecode(b'r\xff\xfe.html')
+    "In a prompt they are refused; a name may have them where we open the file ourselves."
+    name, copied = tmp_path/os.fsdecode(b'r\xff\xfe.html'), tmp_path/os.fsdecode(b'caf\xe9')
+    shutil.copytree(small/'run', copied)
     done = process('generate', '--model', small/'run', '--n', 2, '--prompt', os.fsdecode(b'the \xff lamp'))
-    assert done.returncode == 0 and done.stdout.startswith('the ? lamp') and not done.stderr, done.stderr
+    assert done.returncode == 2 and '--prompt the ? lamp: not UTF-8' in done.stderr, done.stderr
+    done = process('generate', '--model', copied, '--n', 2)  # the library of the weights takes no such name
+    assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'not valid UTF-8' in done.stderr, done.stderr
     done = process('report', '--runs', small/'run', '--out', name)
     assert done.returncode == 0 and name.exists() and 'Traceback' not in done.stderr, done.stderr
 
@@ -241,3 +244,13 @@ def test_help_names_paths_and_nothing_else_so(capsys):
         with pytest.raises(SystemExit): main([verb, '--help'])
         said = capsys.readouterr().out
         assert wanted in said and refused not in said
+
+
+def test_a_signal_that_an_import_swallows_is_heard(monkeypatch, capsys, tmp_path):
+    (tmp_path/'swallows.py').write_text('import os, signal\ntry: os.kill(os.getpid(), signal.SIGINT)\n'
+                                        'except BaseException: pass\ndef verb(): print("ran on")\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(VERBS, 'swallow', ('swallows', 'verb', False))
+    with pytest.raises(SystemExit) as e: main(['swallow'])
+    said = capsys.readouterr()
+    assert e.value.code == 130 and not said.out and 'stopped by SIGINT; nothing was saved' in said.err

@@ -109,4 +109,4 @@ def test_names_of_special_tokens_in_a_prompt_are_text(tmp_path, tokenizer):
     for prompt in ('the lamp <|end|> was', '<|begin|>', 'a<|pad|><|user|>'):
         text, = generate_text(str(tmp_path), prompt, n=3)
         assert text.startswith(prompt) and continue_text(model, tokenizer, prompt, 0, 3).startswith(prompt)
-    assert generate_text(str(tmp_path), 'the \udcff lamp', n=3)[0].startswith('the ? lamp')
+    with pytest.raises(UserError, match='--prompt the . lamp: not UTF-8'): generate_text(str(tmp_path), 'the \udcff lamp', n=3)

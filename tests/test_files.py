@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import math
 import os
 import signal
@@ -67,3 +68,15 @@ def test_checksum(tmp_path):
     for content in (b'', b'abc', bytes(3_000_000)):
         (tmp_path/'x').write_bytes(content)
         assert sha256_of(tmp_path/'x') == hashlib.sha256(content).hexdigest()
+
+
+def test_rows_nested_too_deeply_to_be_written_again(tmp_path):
+    path = tmp_path/'rows.jsonl'
+    for depth, good in ((90, True), (150, False), (900, False), (100_000, False)):
+        path.write_text('{"text": "a", "x": ' + '[' * depth + ']' * depth + '}\n')
+        if good: assert write_jsonl(tmp_path/'again.jsonl', read_jsonl(path)) == 1
+        else:
+            with pytest.raises(UserError, match='rows.jsonl, line 1'): list(read_jsonl(path))
+    flat = {'x': [[i] for i in range(500)]}  # many brackets are not depth
+    path.write_text(json.dumps(flat) + '\n')
+    assert list(read_jsonl(path)) == [flat]

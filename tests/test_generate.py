@@ -154,3 +154,9 @@ def test_gpu_writes_from_ids_and_generators_of_the_cpu():
     model.cuda()
     assert torch.equal(generate(model, prompt(), 30, temperature=0), here)
     assert generate(model, prompt(), 30, rng=generator(0, 'text')).device.type == 'cpu'
+
+
+def test_a_temperature_close_to_zero_takes_the_likeliest():
+    logits = torch.tensor([[0.0, 3.0, 2.0], [-50.0, -80.0, 1e4]])
+    for temperature in (0, 5e-324, 1e-45, 1e-30, 1e-6, 1e-5):
+        assert next_token(logits, temperature).tolist() == [1, 2]

@@ -166,3 +166,34 @@ def test_fingerprints_follow_the_content(tmp_path, monkeypatch):
         (tmp_path/'big').write_bytes(big)
         assert path_fingerprint(tmp_path/'big') != sampled
         big[place] = 0
+
+
+def test_hidden_files_come_along(tmp_path):
+    out = tmp_path/'out'
+    write_text(out/'.gitkeep', 'of git')
+    write_text(out/'.notes/a.txt', 'of an editor')
+    (out/'.link').symlink_to('nowhere')
+    write(out)
+    write(out, 'old', inputs={'text': 'changed'})
+    assert names(out) == ['.gitkeep', '.link', '.notes', 'a.txt', 'manifest.json', 'words.txt']
+    assert (out/'.notes/a.txt').read_text() == 'of an editor' and (out/'.link').is_symlink()
+
+
+@pytest.mark.parametrize('put', [os.mkfifo, lambda p: p.symlink_to('nowhere')], ids=['pipe', 'dangling link'])
+def test_a_folder_with_a_pipe_is_not_empty(tmp_path, put):
+    (tmp_path/'out').mkdir()
+    put(tmp_path/'out/manifest.json')
+    assert 'holds manifest.json, which' in refusal(write, tmp_path/'out')
+    assert os.path.lexists(tmp_path/'out/manifest.json')
+
+
+def test_what_is_named_as_the_lock_and_is_none(tmp_path):
+    write_text(tmp_path/'precious', 'mine')
+    for i, put in enumerate((lambda p: p.symlink_to('../precious'), os.mkfifo, os.mkdir)):
+        out = tmp_path/f'out{i}'
+        out.mkdir()
+        put(out/'.lock')
+        assert 'not a lock' in refusal(write, out) and (tmp_path/'precious').read_text() == 'mine'
+
+
+def test_the_root_of_a_disk_is_refused(): assert refusal(write, '/').startswith('/: a disk is mounted there')

@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from llmbook.core import UserError, generator
+from llmbook.files import read_json, write_json
 from llmbook.model.transformer import Config, Transformer
 from llmbook.train.clm import CLM
 from llmbook.train.optim import AdamW, Muon
@@ -194,3 +195,17 @@ def test_save_and_load_training_refuse(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match='changed or cut short'): load_training(tmp_path/'a', model, optimizer)
     with pytest.raises(UserError, match='no readable manifest'): load_training(tmp_path/'none', model, optimizer)
+
+
+@pytest.mark.parametrize('change, words', [(dict(steps=7), 'trainer.json is that of step 7'), (None, 'torch.int64')])
+def test_the_state_of_another_step_and_moments_of_whole_numbers(tmp_path, change, words):
+    engine, folder = local(), tmp_path/'step-00000003/trainer'
+    engine.steps = 3
+    engine.save(folder)
+    if change: write_json(folder/'trainer.json', read_json(folder/'trainer.json') | change)
+    else:
+        state = load_file(folder/'state.safetensors')
+        name = next(iter(engine.names.values()))
+        save_file(state | {f'exp_avg.{name}': torch.zeros(state[f'weight.{name}'].shape, dtype=torch.int64)},
+                  folder/'state.safetensors')
+    with pytest.raises(UserError, match=words): local().load(folder)

@@ -205,7 +205,7 @@ def test_positions_may_be_given_per_row():
 
 WRONG = [
     (dict(n_embd=33), '33'), (dict(n_kv_head=3), '3 key/value'), (dict(arch='lama'), 'lama'),
-    (dict(n_embd=12), 'heads of size 3'),
+    (dict(n_embd=12), 'head_dim 3'),
     (dict(n_head=0), 'n_head 0'), (dict(vocab_size=-1), 'vocab_size -1'), (dict(n_layer='2'), "n_layer '2'"),
     (dict(theta=0), 'theta 0'), (dict(norm='batch'), "norm 'batch'"), (dict(activation='relu'), "'relu'"),
     (dict(qk_norm=1), 'qk_norm 1'), (dict(rope=dict(rope_type='ntk')), "'ntk' is not known"),

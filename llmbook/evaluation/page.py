@@ -215,6 +215,7 @@ def page_path(
     path = Path(out).expanduser()
     if out.endswith('/') or path.name in ('', '..'):
         raise UserError(f"--out {out}: a folder; give a file in it, such as {path/'report.html'}")
+    if path.exists(): check_regular(path)
     suffix = path.suffix.lower()
     if suffix == '.md': return path.with_suffix('.html')
     return path if suffix == '.html' else path.with_name(path.name + '.html')

@@ -8,6 +8,7 @@ __all__ = ['report']
 # %% ../../nbs/650_report.ipynb #76f83df6
 import math
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median_high
 
@@ -15,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 
 from ..configuration import shown
 from ..core import UserError
-from .findings import (files_named, read_list, read_samples, read_source, read_splits, readable,
+from .findings import (files_named, read_commands, read_samples, read_source, read_splits, readable,
                                          run_settings, training_log)
-from .measure import read_results
+from .measure import measured_on, read_results
 from .page import Part, as_html, as_markdown, check_places, page_path, svg_of
 from .perplexity import in_digits, plus_minus
-from ..files import STEP, write_text
+from ..files import STEP, atomic_write
 from ..flags import check_ranges
 from ..lesson import COLOURS, figure
 from ..outputs import make_folder
@@ -60,7 +61,7 @@ def _ladder_words(
     task:dict, # of results.json
 )->str: # a few sentences
     "What the ladder says."
-    words = f"Measured on {task.get('documents', 0):,} held-out documents ({task.get('tokens', 0):,} tokens)."
+    words = f"Measured: {measured_on(task)}."
     if 'gap_closed' not in task: return words
     above = in_digits(task.get('above_floor')) + plus_minus(task.get('above_floor_error')) + ' nats per token'
     if task.get('under_floor'):
@@ -195,7 +196,7 @@ def _real_text_parts(
         if 'bits_per_byte' not in task: continue
         bits = in_digits(task['bits_per_byte']) + plus_minus(task.get('bits_per_byte_error'))
         nats = [in_digits(task.get(name)) for name in ('nats_per_byte', 'nats_per_token')]
-        rows.append((name, bits, *nats, f"{task.get('bytes', 0):,}"))
+        rows.append((name, bits, *nats, f"{task['bytes']:,}" if 'bytes' in task else 'not known'))
     return [Part('heading', 'Held-out real text'), Part('table', rows)] if len(rows) > 1 else []
 
 # %% ../../nbs/650_report.ipynb #8826e71d
@@ -262,10 +263,11 @@ def _folder_parts(
         parts += [Part('heading', f'Loss: {run.name}'), _curve_part(rows, run.name, lines)]
     parts += _best_sample_parts(samples) + _real_text_parts(tasks)
     for run, (rows, _) in zip(runs, logs): parts += _run_parts(run, rows)
-    parts += _text_parts(folder) + _sample_parts(samples) + [Part('text', note) for note in damaged]
-    if (folder/'next.json').is_file():
-        commands = map(str, read_list(folder/'next.json'))
-        parts += [Part('heading', 'How to continue'), Part('code', '\n'.join(commands))]
+    commands, more = readable(folder, 'next.json', read_commands)
+    parts += _text_parts(folder) + _sample_parts(samples)
+    parts += [Part('text', note) for note in damaged + more]
+    for lines in commands:
+        parts += [Part('heading', 'How to continue'), Part('code', '\n'.join(lines))]
     return parts
 
 # %% ../../nbs/650_report.ipynb #b644bb89
@@ -301,7 +303,10 @@ def report(
         parts += found
     files = as_markdown(parts, page.name) | {page.name: as_html(parts, page.name)}
     check_places(place, page.name, list(files))
-    for name, text in files.items():
-        write_text(place/name, text.encode('utf-8', 'replace').decode()) # JSON may hold half a character
+    with ExitStack() as stack: # all appear, or none
+        for name, text in files.items():
+            f = stack.enter_context(atomic_write(place/name))
+            f.write(text.encode('utf-8', 'replace').decode()) # JSON may hold half a character
+            f.flush()
     print(f"report: {page}, and as Markdown in {page.stem}.md")
     return page

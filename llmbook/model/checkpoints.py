@@ -21,7 +21,7 @@ from .hf_format import check_vocabulary, load_weights, read_weights
 from .model_config import config_from_hf
 from .transformer import Transformer
 from ..text.bpe import load_tokenizer
-from ..text.framing import special_ids
+from ..text.framing import TextTokenizer, special_ids
 
 # %% ../../nbs/170_checkpoints.ipynb #456dffa3
 def newest_checkpoint(
@@ -32,7 +32,9 @@ def newest_checkpoint(
     folders = {}
     for p in sorted(parent.iterdir()) if parent.is_dir() else (): # a hidden one comes first, and counts if it is alone
         step = re.fullmatch(rf'({STEP})|\.({STEP})\.old', p.name)
-        if step and p.is_dir() and not p.is_symlink(): folders[step[1] or step[2]] = p
+        if not step: continue
+        if p.is_dir() and not p.is_symlink(): folders[step[1] or step[2]] = p
+        else: print(f"warning: {p} is skipped: a link or a file", file=sys.stderr, flush=True)
     for name in sorted(folders, reverse=True):
         problem = find_damage(folders[name])
         if not problem: return folders[name]
@@ -59,6 +61,19 @@ def model_folder(
     return folder
 
 # %% ../../nbs/170_checkpoints.ipynb #770fbb5e
+def _drop_unknown(
+    tokenizer:TextTokenizer, # its begin and ends may change
+    vocab_size:int, # of the model
+    folder:Path, # for the message
+):
+    "Leave out special ids that the model has no row for, and say so. A small GPT-2 is often saved with large ones."
+    for key, i in [('bos', tokenizer.begin), *(('eos', i) for i in tokenizer.ends)]:
+        if i is None or i < vocab_size: continue
+        unused = f"{key}_token_id {i} is not used; the model has {vocab_size:,} tokens"
+        print(f"warning: {folder}: {unused}", file=sys.stderr)
+    if tokenizer.begin is not None and tokenizer.begin >= vocab_size: tokenizer.begin = None
+    tokenizer.ends = tuple(i for i in tokenizer.ends if i < vocab_size)
+
 def _read_folder(
     folder:Path, # a model's
 )->tuple[Transformer, Tokenizer|None]: # with its weights and special ids
@@ -70,6 +85,7 @@ def _read_folder(
     model = Transformer(config)
     load_weights(model, state, folder)
     begin, ends, pad = special_ids(folder, tokenizer or Tokenizer(models.BPE()))
+    if tokenizer: _drop_unknown(tokenizer, config.vocab_size, folder)
     model.special_ids = begin, tuple(ends), pad # kept for saving
     return model.eval(), tokenizer
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import torch
 from tokenizers import Tokenizer
 
+from ..configuration import shown
 from ..core import UserError, generator, seed_of
 from ..flags import SEED, above, at_least, at_most, between, check_ranges
 from .checkpoints import load_model
@@ -54,6 +55,9 @@ def generate_text(
 )->list[str]: # the texts, prompt included
     "Continue a prompt with a trained model."
     check_ranges(generate_text, locals())
+    try: prompt.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--prompt {shown(prompt)}: not UTF-8; give it in that encoding") from None
     decoder, tokenizer = load_model(model)
     if tokenizer is None: raise UserError(f"{model}: no tokenizer in it")
     tokenizer = text_tokenizer(tokenizer)

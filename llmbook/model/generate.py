@@ -42,13 +42,13 @@ def keep_top_p(
 # %% ../../nbs/160_generate.ipynb #7e1e6781
 def next_token(
     logits:Tensor, # (B,V)
-    temperature:float=1.0, # 0 takes the likeliest; above 1 flattens
+    temperature:float=1.0, # below 1e-5 takes the likeliest; above 1 flattens
     top_k:int|None=None, # keep so many; None or 0 keeps all
     top_p:float|None=None, # keep this much probability; None keeps all
     rng:torch.Generator|None=None, # makes the draw repeatable
 )->Tensor: # (B,)
     "Choose the next token."
-    if temperature == 0:
+    if temperature < 1e-5: # a smaller one would divide by zero in 32 bits
         return logits.argmax(-1)
     logits = logits.float() / temperature
     if top_k:

@@ -257,6 +257,20 @@ def _check_headers(
     return places
 
 
+def _check_tied(
+    found:dict[str, tuple], # name -> file, shape, type
+    tensors:dict[str, Tensor], # that were read, by transformers' names
+    config:Config, # shape of the model
+):
+    "Raises `UserError` for a file with a second output matrix that the config says there is not."
+    if not config.tied or 'lm_head.weight' not in found: return
+    file = found['lm_head.weight'][0]
+    with safe_open(file, 'pt') as f: head = f.get_tensor('lm_head.weight').float()
+    if any(w.shape == head.shape and w.equal(head) for w in tensors.values()): return
+    raise UserError("lm_head.weight: not the embedding, which config.json says it is; "
+                    "set tie_word_embeddings to false there")
+
+
 def read_weights(
     folder:Path, # a model's
     config:Config, # its shape
@@ -269,6 +283,7 @@ def read_weights(
         if not (low.isfinite() and high.isfinite()):
             raise UserError(f"{name}: holds NaN or infinity; the model is broken, take an older checkpoint")
         tensors[full_name] = w
+    _check_tied(found, tensors, config)
     return from_hf(tensors, config)
 
 # %% ../../nbs/165_hf_format.ipynb #3418b1cc

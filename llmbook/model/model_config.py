@@ -155,7 +155,9 @@ def _rope_settings(
     rope = _one_object(j)
     partial = rope.pop('partial_rotary_factor', j.get('partial_rotary_factor'))
     if partial not in (None, 1): raise UserError(f"partial_rotary_factor {partial!r}: only heads that turn as a whole are known")
-    theta = rope.pop('rope_theta', None) or j.get('rope_theta') or 10000.0
+    theta = rope.pop('rope_theta', None)
+    if theta is None: theta = j.get('rope_theta')
+    if theta is None: theta = 10000.0
     check_fields({'rope_theta': theta}, {'rope_theta': Field(float, 1e-3, 1e12)}, 'config.json')
     if rope.get('rope_type', 'default') == 'default':
         more = rope.keys() - {'rope_type'}

@@ -30,7 +30,8 @@ def _check_field(name:str, value):
     if name.endswith(('_bias', '_norm')) and not isinstance(value, bool): raise UserError(f"{name} {value!r}: give True or False")
     if name in ('theta', 'eps'):
         good = isinstance(value, (int, float)) and 0 <= value < math.inf and (value or name == 'eps')
-        if not good: raise UserError(f"{name} {value!r}: give a number above 0")
+        wanted = 'of at least 0' if name == 'eps' else 'above 0'
+        if not good: raise UserError(f"{name} {value!r}: give a number {wanted}")
     if name.startswith(('n_', 'vocab', 'block', 'head')):
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not whole or value < 1: raise UserError(f"{name} {value!r}: give a whole number of at least 1")
@@ -42,7 +43,7 @@ def _check_shape(c:'Config'):
         raise UserError(f"width {c.n_embd} does not divide into {c.n_head} heads; choose a multiple")
     if c.n_head % c.n_kv_head:
         raise UserError(f"{c.n_head} heads cannot share {c.n_kv_head} key/value heads; choose a divisor")
-    if c.rotary and c.head_size % 2: raise UserError(f"heads of size {c.head_size}: rotary needs an even size")
+    if c.rotary and c.head_size % 2: raise UserError(f"head_dim {c.head_size}: rotary needs an even size")
     if c.rope is not None and not c.rotary: raise UserError(f"rope: a {c.arch} has no rotary positions to scale")
     if c.rope is not None: check_rope(c.rope)
 

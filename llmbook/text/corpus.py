@@ -15,9 +15,11 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 from ..core import UserError, did_you_mean, seed_of
 from ..files import write_json, write_jsonl
+from ..flags import between, check_ranges
 from ..outputs import output_folder, path_fingerprint
 from .documents import (READERS, Skipped, _first_line, as_documents, check_apart, local_documents,
                                     printable, text_path)
@@ -232,12 +234,13 @@ def write_documents(
 def corpus(
     source:str='world', # world, pydoc, a file (txt, md, jsonl, parquet, gz), a folder, or a data set on the Hub
     out:str='runs/corpus', # folder to write
-    docs:int|None=None, # largest number of documents; if omitted, all that there are, or 10000 stories of the world
+    # largest number of documents; if omitted, all that there are, or 10000 stories of the world
+    docs:Annotated[int, between(1, 999_999_999_999)]|None=None,
     seed:int=0, # random seed of the stories
     fresh:bool=False, # set aside an older result in this folder
 )->dict: # how many documents and bytes of text were written
     "Collect documents into one folder."
-    if docs is not None and docs < 1: raise UserError(f"--docs {docs}: give 1 or more")
+    check_ranges(corpus, locals())
     path, skipped, inputs = source_path(source), Skipped(), {}
     if path is not None:
         check_apart(out, source=text_path(path))

@@ -132,8 +132,13 @@ def _parquet_rows(path:Path, skipped:Skipped)->Iterator[dict]:
         table = pq.ParquetFile(path)
         groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
         _check_unpacked(path, path.stat().st_size, sum(group.total_byte_size for group in groups))
+        unpacked = 0 # the header counts a value that is stored once and repeated by number once
         for batch in table.iter_batches(1000):
+            unpacked += batch.nbytes
+            _check_unpacked(path, path.stat().st_size, unpacked)
             names = batch.schema.names
+            if len(names) > len(set(names)):
+                raise UserError(f"{printable(path)}: two columns of one name; rename one")
             columns = [_column_values(c, name, skipped) for name, c in zip(names, batch.columns)]
             for values in zip(*columns): yield dict(zip(names, values))
     except UserError: raise
@@ -163,10 +168,14 @@ def _check_file(path:Path):
                         "(the first three may be gzipped, .gz)")
     check_regular(path)
 
-def _file_documents(path:Path, skipped:Skipped)->Iterator[dict]:
+def _file_documents(
+    path:Path, # of the file
+    skipped:Skipped, # counts what is left out
+    name:str='', # for ids and messages; if empty, the file's
+)->Iterator[dict]: # documents
     "Documents of one file. Plain text is one document."
     _check_file(path)
-    kind, name = _file_format(path), _whole_characters(path.name)
+    kind, name = _file_format(path), _whole_characters(name or path.name)
     with _one_line(path):
         if path.suffix.lower() == '.gz': _check_gzip(path)
     if kind == 'plain': yield {'id': name, 'text': _plain_text(path), 'meta': {}}
@@ -227,7 +236,8 @@ def local_documents(
     skipped, empty = Skipped() if skipped is None else skipped, True
     path = text_path(path)
     for file in _files_of(path, skipped):
-        for document in _file_documents(file, skipped):
+        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        for document in _file_documents(file, skipped, name):
             if document['text'].strip():
                 empty = False
                 yield document

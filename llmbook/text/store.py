@@ -10,6 +10,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tokenize import TokenError # of numpy, for a header that is not Python
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -119,10 +120,14 @@ def write_store(
 def _load_array(path:Path, kinds:tuple, mapped:bool)->np.ndarray: # flat
     "Open a file of numbers. Raises `UserError` if it holds anything else."
     check_regular(path)
+    with open(path, 'rb') as f:
+        if f.read(6) != b'\x93NUMPY': raise UserError(f"{path.name} is not NumPy's .npy")
     array = np.load(path, mmap_mode='r' if mapped else None, allow_pickle=False)
     if array.ndim == 1 and array.dtype in kinds: return array
     names = ' or '.join(np.dtype(kind).name for kind in kinds)
     raise UserError(f"{path.name} holds {array.dtype} in {array.ndim} dimensions, not a row of {names}")
+
+_BROKEN = UserError, OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError
 
 def _open_split(
     folder:Path, # of the store
@@ -136,7 +141,7 @@ def _open_split(
         if len(starts) == 0 or starts[0] != 0 or (np.diff(starts) < 0).any(): problem = 'the starts do not rise from 0'
         elif starts[-1] == len(ids) == tokens: return ids, starts
         else: problem = f'{len(ids)} tokens, not {tokens}'
-    except (UserError, OSError, ValueError, EOFError, MemoryError, SyntaxError) as error: problem = error
+    except _BROKEN as error: problem = error
     raise UserError(f"{folder}: the {split} shards do not open ({problem}); run `llmbook tokens` again")
 
 # %% ../../nbs/078_store.ipynb #e23867ac
@@ -188,6 +193,10 @@ class TokenStore:
             raise UserError(f"{folder}: its ids come from another tokenizer; "
                             "run `llmbook tokens` again with this one")
         self.folder, self.vocab_size = folder, self.meta['vocab_size']
+        most = self.vocab_size if tokenizer is None else _ids_needed(text_tokenizer(tokenizer))
+        if self.vocab_size > most:
+            raise UserError(f"{folder}/tokens.json: a vocabulary of {self.vocab_size:,}, and its tokenizer has "
+                            f"{most:,} tokens; run `llmbook tokens` again")
         self.begin, self.pad = self.meta.get('begin'), self.meta.get('pad')
         self.ends = tuple(self.meta.get('ends') or ())
         self.ids, self.starts = _open_split(folder, split, splits[split]['tokens'])

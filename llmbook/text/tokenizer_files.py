@@ -42,7 +42,7 @@ def load_tokenizer(
     if not folder.is_dir(): raise UserError(f"{folder}: no such folder; {fix}")
     if not path.exists(): raise UserError(f"{folder}: no tokenizer.json in it; {fix}")
     check_regular(path)
-    try: rust = Tokenizer.from_file(str(path))
+    try: rust = Tokenizer.from_str(path.read_text(encoding='utf-8'))
     except Exception as e:
         raise UserError(f"{path}: not a tokenizer ({str(e).splitlines()[0]}); {fix}") from None
     begin, ends, pad = special_ids(folder, rust)

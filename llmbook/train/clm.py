@@ -257,6 +257,7 @@ def pretrain(
     def task(tokens):
         store = TokenStore(tokens)
         if start: _check_model(model, start, own, store, block_size)
+        else: store = TokenStore(tokens, tokenizer=load_tokenizer(tokens)) # before memory is taken
         decoder = start or _initial_model(store, size, arch, block_size, seed)
         return _prepare(tokens, decoder, batch_size or PRESETS[size][0], block_size, eval_every, seed)
     given = Path(tokens).expanduser() if tokens else None

@@ -223,7 +223,7 @@ def loss_points(
     "Training and held-out losses over the tokens seen; those that are not finite are left out."
     points, seen = {'loss': [], 'val_loss': []}, 0
     for row in rows:
-        seen = row.get('tokens', seen)
+        if row.get('tokens') is not None: seen = row['tokens']
         for key, part in points.items():
             loss = row.get(key) # null if it was not finite
             if loss is not None and math.isfinite(loss): part.append((seen, loss))

@@ -182,6 +182,9 @@ class Run(_Log):
         held = take_lock(self.folder)
         try:
             if fresh: held = start_fresh(self.folder, self.command, held)
+            parent = self.folder/'checkpoints'
+            if os.path.lexists(parent) and not parent.is_dir():
+                raise UserError(f"{parent}: no folder, and checkpoints belong there; move it away")
         except BaseException:
             give_lock(held)
             raise

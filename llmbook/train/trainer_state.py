@@ -7,6 +7,7 @@ __all__ = ['write_state', 'random_state', 'buffers_of', 'save_state', 'read_stat
            'save_training', 'load_training']
 
 # %% ../../nbs/205_trainer_state.ipynb #76f83df6
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from ..core import UserError, seed_of
 from ..fields import Field, check_fields
-from ..files import atomic_folder, find_damage, read_json, write_json
+from ..files import STEP, atomic_folder, find_damage, read_json, write_json
 from ..model.hf_format import save_tensors
 
 # %% ../../nbs/205_trainer_state.ipynb #993bc096
@@ -78,12 +79,29 @@ _FACTS = {'steps': Field(int, 0), 'world': Field(int, 1, optional=True), 'fp16':
 _MOMENTS = 'exp_avg', 'exp_avg_sq', 'momentum'
 
 
+def _check_own(
+    folder:Path, # of a checkpoint: its trainer/
+    state:dict[str, Tensor], # its numbers
+    facts:dict, # of its trainer.json
+):
+    "Raises `UserError` for the state of another step, and for whole numbers as weights or moments."
+    fix = "remove this checkpoint to resume from the one before"
+    step = re.fullmatch(STEP, folder.parent.name)
+    if step and facts['steps'] != int(step[0].removeprefix('step-')):
+        raise UserError(f"{folder}: trainer.json is that of step {facts['steps']}; {fix}")
+    for key, w in state.items():
+        if key.partition('.')[0] in ('weight', *_MOMENTS) and not w.is_floating_point():
+            raise UserError(f"{folder}: {key} holds {w.dtype}, not floating-point numbers; {fix}")
+
+
 def read_state(
     engine, # whose names and shapes it must have
     folder:Path, # of a checkpoint: its trainer/
 )->tuple[dict[str, Tensor], dict]: # weights, moments and buffers by name; steps and other facts
     "Read what `write_state` wrote. Raises `UserError` if the model has another shape."
     state = _read_tensors(folder/'state.safetensors')
+    facts = read_json(folder/'trainer.json', _FACTS)
+    _check_own(folder, state, facts)
     wanted = {f'weight.{name}': tuple(p.shape) for p, name in engine.names.items()}
     saved = {key: tuple(w.shape) for key, w in state.items() if key.startswith('weight.')}
     for key, w in state.items():
@@ -100,7 +118,7 @@ def read_state(
         if theirs == ours: continue
         raise UserError(f"{folder.parent}: a checkpoint of another shape; "
                         f"{key.removeprefix('weight.')} is {theirs} in the file and {ours} in the model")
-    return state, read_json(folder/'trainer.json', _FACTS)
+    return state, facts
 
 # %% ../../nbs/205_trainer_state.ipynb #4441bb54
 @torch.no_grad()

@@ -15,9 +15,9 @@ def out(name, path, *steps, command=CORPUS, **more):
     return Case(name, command.format(path), steps, **more)
 
 
-def at(name):
-    "The documents must be at this path."
-    return lambda d, r: None if (d/name/'documents.jsonl').exists() or r.code else f'nothing is at {name!r}'
+def at(name, file='documents.jsonl'):
+    "The result must be at this path."
+    return lambda d, r: None if (d/name/file).exists() or r.code else f'nothing is at {name!r}'
 
 
 LONG = 'n' * 300
@@ -82,7 +82,7 @@ OUT_CASES = [
     out('out in a folder that may not be entered', 'shut/out', lambda d: ((d/'shut').mkdir(), (d/'shut').chmod(0)),
          permissions=True, words='shut'),
     out('out on a disk that is only read', 'disk/out', mount('disk'), lambda d: d.remount('disk', 'ro'), words='disk'),
-    out('out is where a disk is mounted', 'disk', mount('disk', 'size=5m'), **MADE, check=at('disk')),
+    out('out is where a disk is mounted', 'disk', mount('disk', 'size=5m'), words=('disk', 'mounted')),
     out('a staging folder of another process', 'out', put('.out.tmp/documents.jsonl', 'mine'), **MADE,
          change=('.out.tmp*',), check=at('out')),
     out('a file named as the staging folder', 'out', put('.out.tmp', 'mine'), **MADE, change='.out.tmp',
@@ -119,8 +119,8 @@ OUT_CASES = [
          r: None if r.code or 'text' in d.json('results/results.json')['tasks'] else
          'the results of the other task are gone', change=('results/results.json', 'results/manifest.json'),
          seconds=60),
-    Case('a chapter of the book as results', 'evaluate --model model --tasks text --text short.txt --out other',
-         words='other', needs='other'),
+    Case('results beside what is somebody\'s', 'evaluate --model model --tasks text --text short.txt --out other',
+         code=0, words='per byte', needs='other', check=at('other', 'results.json')),
 ]
 
 REPORT = 'report --runs run --out {}'
@@ -209,7 +209,7 @@ IN_CASES = [
          words='loop.txt'),
     given('a text that is nothing', "tokenizer --text '' --out out", words='text'),
     given('a text that is here', 'tokenizer --text . --vocab-size 280 --out out',
-         put('a.txt', 'A lamp on a hill, a lamp.'), code=0, words='1 document'),
+         put('a.txt', 'A lamp on a hill, a lamp.'), words='--out'), # which the next start would read
     given('a text inside a file', 'tokenizer --text short.txt/more.txt --out out', words='short.txt'),
     given('a text in the memory of a process', 'tokenizer --text mem.txt --out out',
          link('mem.txt', '/proc/self/mem'), words='mem.txt'),
@@ -244,7 +244,7 @@ IN_CASES = [
           code=0, words='resuming from step 6', change='moved/*'),
     given('a working folder that was removed', '',
          shell='mkdir gone; cd gone; rmdir ../gone; $LLMBOOK corpus --docs 3 --out out',
-          words='out'),
+          words='working folder'),
     given('hidden files in a run', PRETRAIN, UNFINISHED, put('run/.notes.swp', 'mine'),
          put('run/checkpoints/.DS_Store', 'x'), code=0,
           words='resuming from step 6', change=('run/log.jsonl', 'run/loss.png', 'run/config.json')),
@@ -253,7 +253,8 @@ IN_CASES = [
           words='resuming from step 6', change=('run/log.jsonl', 'run/loss.png', 'run/config.json')),
     given('a checkpoint as a link to one elsewhere', PRETRAIN, remove(f'{NEW}/trainer/rng-0.safetensors'),
           move('run/checkpoints/step-00000006', 'kept'), link('run/checkpoints/step-00000006', '../../kept'), code=0,
-          words='resuming from step 6', change=('run/log.jsonl', 'run/loss.png', 'run/config.json')),
+          words=('resuming from step 4', 'step-00000006 is skipped: a link'),
+         change=('run/log.jsonl', 'run/loss.png', 'run/config.json')),
 ]
 
 CASES = [*OUT_CASES, *REPORT_CASES, *IN_CASES]
