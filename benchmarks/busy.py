@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 WAITS = { # contender -> what is added to its environment
     'one thread': {'OMP_NUM_THREADS': '1'},
     'as the command sets it': {},
-    'OpenMP decides': {'OMP_WAIT_POLICY': ''},
-    'spin': {'OMP_WAIT_POLICY': 'active'},
-    'spin 10,000 times': {'OMP_WAIT_POLICY': '', 'GOMP_SPINCOUNT': '10000'},
-    'sleep': {'OMP_WAIT_POLICY': 'passive'},
+    'spin 100,000 times': {'GOMP_SPINCOUNT': '100000'},
+    'spin 10,000 times': {'GOMP_SPINCOUNT': '10000'},
+    'spin 1,000 times': {'GOMP_SPINCOUNT': '1000'},
+    'sleep at once': {'OMP_WAIT_POLICY': 'passive'},
 }
 
 
@@ -76,6 +76,7 @@ def main():
                     with neighbour(busy):
                         found = speed(tmp/f'{name}-{busy}-{i}', tmp/'first'/'tokens', args, env)
                     results.setdefault((busy, name), []).append(found)
+                    print(i, 'busy' if busy else 'quiet', name, round(found), flush=True)
     alone = results[False, 'one thread']
     print('machine   waiting                 tokens per second   over one thread on the quiet machine')
     for (busy, name), found in results.items():

@@ -2,6 +2,7 @@
 
 python benchmarks/train_cpu.py [--sizes nano tiny] [--threads 2] [--rounds 5] [--steps 10] [--json FILE]
 python benchmarks/train_cpu.py --profile        where the time of a step goes, by kind of operation
+python benchmarks/train_cpu.py --beside FOLDER  our loop beside that of another checkout, and nothing else
 
 Each contender is a process that trains; they take turns, some steps each, and sleep in between. A step lasts from one
 request for a batch to the next, so all that a contender does about a step counts: our packing, log and bar, Trainer's
@@ -15,6 +16,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -25,6 +27,7 @@ from unittest.mock import patch
 import torch
 from torch.nn import functional as F
 
+import llmbook
 from llmbook.core import environment
 from llmbook.model.checkpoints import load_model
 from llmbook.model.hf_format import save_model
@@ -128,15 +131,17 @@ def trainer(folder, turns, steps, compiled):
     return [float(x) for x in losses]
 
 
-def contend(name, folder, rows, threads, steps, rounds, pipe):
+def contend(name, folder, rows, threads, beside, steps, rounds, pipe):
     "The process of a contender."
     torch.set_num_threads(threads)
     kind, _, lever = name.partition(' ')
+    if kind == 'before' and beside not in Path(llmbook.__file__).parents: raise SystemExit(f'{beside} is not imported')
     total, stream = steps*rounds, Stream(TokenStore(folder), rows, load_model(folder/'model')[0].config.block_size)
-    turns = Turns(stream if kind == 'ours' else Ready(stream, total), pipe, steps)
+    turns = Turns(stream if kind in ('ours', 'before') else Ready(stream, total), pipe, steps)
     memory = patch('llmbook.train.loop.keep_memory', nullcontext) if lever == 'giving back' else nullcontext()
     with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), memory:
-        losses = {'ours': ours, 'plain': plain, 'trainer': trainer}[kind](folder, turns, total, lever == 'compiled')
+        train = {'plain': plain, 'trainer': trainer}.get(kind, ours)
+        losses = train(folder, turns, total, lever == 'compiled')
     turns.hand_over()
     pipe.send(losses)
 
@@ -150,7 +155,10 @@ def race(names, *task, rounds):
     for name in names:
         pipes[name], theirs = spawn.Pipe()
         processes.append(spawn.Process(target=contend, args=(name, *task, rounds, theirs), daemon=True))
+        path = sys.path[:]
+        if name == 'before': sys.path.insert(0, str(task[3])) # the child gets this path, and imports from it
         processes[-1].start()
+        sys.path[:] = path
         theirs.close()
     for pipe in pipes.values(): pipe.recv()  # ready for the first turn
     seconds = {name: [] for name in names}
@@ -177,16 +185,17 @@ def compare(size, args):
     with tempfile.TemporaryDirectory() as where:
         folder, rows = Path(where), args.rows or PRESETS[size][0]
         model = prepare(folder, size)
-        names = EAGER + (COMPILED if args.compiled else [])
+        names = ['ours', 'before'] if args.beside else EAGER + (COMPILED if args.compiled else [])
         torch.set_num_threads(args.threads)
         peak, flops = matmul_flops(), flops_per_token(model, model.config.block_size)
-        seconds, losses = race(names, folder, rows, args.threads, args.steps, rounds=args.rounds + 1)
-    off = max(abs(a - b) for name in names for a, b in zip(losses['plain'][:5], losses[name][:5]))
+        seconds, losses = race(names, folder, rows, args.threads, args.beside, args.steps, rounds=args.rounds + 1)
+    off = max(abs(a - b) for name in names for a, b in zip(losses[names[1]][:5], losses[name][:5]))
     if off > 1e-3: raise SystemExit(f'{size}: the losses differ by {off:.1e}: {losses}')
     tokens, out = rows*model.config.block_size, {}
     for name in names:
         rates = [tokens / s for s in seconds[name]]
-        ratios = {f'over {other}': [b / a for a, b in zip(seconds[name], seconds[other])] for other in EAGER[1:]}
+        others = ['before'] if args.beside else EAGER[1:]
+        ratios = {f'over {other}': [b / a for a, b in zip(seconds[name], seconds[other])] for other in others}
         out[name] = {'tokens_per_s': statistics.median(rates), 'share_of_matmul': statistics.median(rates)*flops/peak}
         out[name] |= {k: [statistics.median(v), min(v), max(v)] for k, v in ratios.items()}
         print(f"{size:5} {name:16} {out[name]['tokens_per_s']:8,.0f} tokens/s, {out[name]['share_of_matmul']:4.0%} of matmul; "
@@ -229,8 +238,10 @@ def main():
     parser.add_argument('--rows', type=int, help="in a batch; by default the size's own")
     parser.add_argument('--compiled', action=argparse.BooleanOptionalAction, default=True, help='torch.compile too')
     parser.add_argument('--profile', action='store_true')
+    parser.add_argument('--beside', type=Path, metavar='FOLDER', help='another checkout')
     parser.add_argument('--json', help='where to keep the figures')
     args = parser.parse_args()
+    if args.beside: args.beside = args.beside.resolve()
     where = environment()
     found = {size: (profile if args.profile else compare)(size, args) for size in args.sizes}
     out = {'date': time.strftime('%Y-%m-%d'), 'device': where['device'], 'commit': where['commit'], 'threads': args.threads,
