@@ -79,7 +79,8 @@ def test_killed_before_a_marker(whole, name):
     assert (whole/name).exists() and results(whole) == was
 
 
-@pytest.mark.parametrize('step', ['_collect', '_make_tokens', 'pretrain', '_finish'])
+@pytest.mark.parametrize('step', ['_make_tokens', *(pytest.param(step, marks=pytest.mark.slow)
+                                                   for step in ('_collect', 'pretrain', '_finish'))])
 def test_killed_after_a_step(whole, tmp_path, step, monkeypatch):
     "The work of a step is done, and the process ends there."
     out = tmp_path/'run'

@@ -174,6 +174,7 @@ def test_world_of_the_models_own_tokenizer(made, tmp_path):
     assert TokenStore(tmp_path/'a/tokens').meta['tokenizer'] == TokenStore(made/'tokens').meta['tokenizer']
 
 
+@pytest.mark.slow
 def test_a_kill_while_tokens_are_written(made, tmp_path, monkeypatch):
     "Wherever the writing stops, the same command starts over and ends with the same tokens."
     flags = dict(tokens=None, model=None, vocab_size=300, stories=30, steps=1, block_size=64)

@@ -126,10 +126,11 @@ def test_forms(cluster, form, zero):
     same_losses(losses(cluster, name), losses(cluster, 'whole'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind, code, says', [
     ('error', 1, 'llmbook: rank 1: a fault of llmbook, please report it: ZeroDivisionError: on purpose (broken_cli.py, line 20); '
                  '--debug shows the traceback'),
-    pytest.param('mistake', 2, 'llmbook: rank 1: --batch-size 3: on purpose', marks=pytest.mark.slow)])
+    ('mistake', 2, 'llmbook: rank 1: --batch-size 3: on purpose')])
 def test_an_error_in_one_rank_ends_all(cluster, kind, code, says):
     err, out, ended = cluster.broken(kind, f'{kind},1,3')
     assert err.splitlines()[0] == says and ended == code, err + out

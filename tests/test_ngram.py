@@ -84,7 +84,8 @@ def test_a_frequent_word_of_one_context_is_not_likely_elsewhere():
     assert p[1] > p[0] and p[2] > 0.8 > 0.1 > p[3]
 
 
-@pytest.mark.parametrize('shape', [(1200, 1200), (110, 110, 110), (34,) * 4, (17,) * 5])
+@pytest.mark.parametrize('shape', [(1200, 1200), (34,) * 4, *(pytest.param(shape, marks=pytest.mark.slow)
+                                                                   for shape in ((110, 110, 110), (17,) * 5))])
 def test_keys_never_meet(shape):
     N = math.prod(shape)
     ids = np.stack(np.unravel_index(np.arange(N), shape), 1)

@@ -237,7 +237,8 @@ def start(*command, **env):
     return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize('ready', [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('ready', [3, 1])
 def test_a_killed_parent_takes_its_ranks_along(tmp_path, ready):
     "A script, unguarded by its name: it runs once. Killed while its ranks work, or while they still start."
     script = tmp_path/'script.py'

@@ -103,6 +103,7 @@ def muon_and_frozen(folder): return muon(folder/'muon'), frozen(folder/'frozen')
 
 # What comes of it
 
+@pytest.mark.slow
 @many
 def test_other_shapes_change_layout(tmp_path):
     for name, (ours, anew) in launch(shapes, 2, tmp_path)[0].items():

@@ -177,6 +177,7 @@ def untouched(tmp_path_factory):
     return complaints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, what, mutate', MUTANTS, ids=[f'{name}: {what}' for name, what, _ in MUTANTS])
 def test_mutant_is_caught(name, what, mutate, untouched, tmp_path):
     root = house.copy_house(ROOT, tmp_path/'house')

@@ -217,7 +217,7 @@ def hold_lock(d):
 
 NEIGHBOURS = [
     Case('two trainings in one folder', SLOW, act=while_running(SLOW, 'long/log.jsonl'), code=0, words='done',
-         check=second((2,), 'long'), quick=True),
+         check=second((2,), 'long')),
     Case('a corpus into the folder of a training', SLOW,
          act=while_running('corpus --docs 3 --out long', 'long/log.jsonl'), code=0, words='done',
          check=second((2,), 'long')),

@@ -32,8 +32,8 @@ def at_line(*signals, lines=20): return once_log_has('long/log.jsonl', lines, *s
 
 
 TRAINING_CASES = [
-    train('SIGTERM in training', at_line(SIGTERM), 143, 'SIGTERM', 'saved at step', quick=True),
-    train('Ctrl-C in training', at_line(SIGINT), 130, 'saved at step', quick=True),
+    train('SIGTERM in training', at_line(SIGTERM), 143, 'SIGTERM', 'saved at step'),
+    train('Ctrl-C in training', at_line(SIGINT), 130, 'saved at step'),
     train('SIGHUP in training', at_line(SIGHUP), 129, 'SIGHUP', 'saved at step'),
     train('SIGKILL in training', at_line(SIGKILL), 137),
     train('Ctrl-C twice', at_line(SIGINT, SIGINT), 130, seconds=10),
