@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .core import UserError
 from .fields import Field, check_fields
-from .files import atomic_folder, read_json, visible_files
+from .files import atomic_folder, read_json, remove_path, visible_files
 
 # %% ../nbs/006_outputs.ipynb #4b2eff0a
 def make_folder(
@@ -195,7 +195,8 @@ def _put_back(
     old = folder.with_name(f'.{folder.name}.old')
     if not old.is_dir() or visible_files(folder): return
     FolderLock(old).release() # raises if its writer is still at work
-    folder.rmdir()
+    _keep_hidden(folder, old)
+    remove_path(folder)
     os.rename(old, folder)
 
 # %% ../nbs/006_outputs.ipynb #d57adca2

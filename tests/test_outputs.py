@@ -197,3 +197,10 @@ def test_what_is_named_as_the_lock_and_is_none(tmp_path):
 
 
 def test_the_root_of_a_disk_is_refused(): assert refusal(write, '/').startswith('/: a disk is mounted there')
+
+
+def test_a_result_is_put_back_although_a_hidden_file_came_meanwhile(tmp_path):
+    write_text(tmp_path/'.out.old/words.txt', 'saved')
+    write_text(tmp_path/'out/.notes', 'mine')
+    outputs._put_back(tmp_path/'out')
+    assert names(tmp_path/'out') == ['.notes', 'words.txt'] and not (tmp_path/'.out.old').exists()

@@ -376,3 +376,10 @@ def test_a_folder_of_an_earlier_version(tmp_path, change):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     Run(folder, 'pretrain', {'lr': 1}, fresh=True)
     assert (tmp_path/'run.old1/log.jsonl').read_bytes() == before['log.jsonl'] and not read_log(folder/'log.jsonl')
+
+
+def test_looking_at_a_place_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'here').mkdir()
+    for out in ('x/y/z', 'a/../b', 'here/../c/d', 'here', tmp_path/'deep/er'): claim.check_place(out)
+    assert names(tmp_path) == ['here']

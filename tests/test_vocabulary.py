@@ -117,3 +117,12 @@ def test_mistakes_have_one_line(parts, tmp_path):
     for vocab, words in wrong:
         (tmp_path/'v').write_text(json.dumps(vocab))
         line(lambda: read_vocabulary(tmp_path/'v', tmp_path/'m'), words)
+
+
+def test_of_two_equal_merges_the_last_counts_as_in_the_rust_library():
+    vocab = {**{chr(i): i for i in range(97, 100)}, 'ab': 300, 'bc': 301}
+    merges = [('a', 'b'), ('b', 'c'), ('a', 'b')]
+    rust = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    table = {**{i: bytes([i]) for i in range(256)}, 300: b'ab', 301: b'bc'}
+    ours = OwnBPE(table, [(a.encode(), b.encode()) for a, b in merges])
+    assert rust.encode('abc').ids == ours.encode('abc') == [97, 301]

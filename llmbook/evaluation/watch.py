@@ -53,14 +53,18 @@ def first_rungs(
     val:list[dict], # held-out documents
     tokenizer:Tokenizer|TextTokenizer, # whose ids were counted
     world:bool=False, # are the documents stories, with their log p?
-)->list[Rung]: # from the highest cost to the lowest
+)->list[Rung]: # in the ladder's order
     "The rungs that need no training, on the held-out documents that training watches."
-    watched = validation_subset(as_ids(tokenizer, val))
+    ids = as_ids(tokenizer, val)
+    watched = validation_subset(ids)
     n = len(val) + len(watched)
     counted = read_counted(path, n)
     if any(len(nats) != n for nats in counted.values()):
         raise UserError(f"{path}: not {n} costs, so made for other documents; remove the file, then it is made again")
     costs = {name: nats[len(val):] for name, nats in counted.items()}
+    if world and len(watched) > 1 and watched[-1] != ids[len(watched) - 1]: # of half a story log p is not known
+        watched = watched[:-1]
+        costs = {name: nats[:-1] for name, nats in costs.items()}
     if world: costs['unigram by kind'] = oracle_nats(val[:len(watched)])['unigram by kind']
     return ladder(costs, watched)
 

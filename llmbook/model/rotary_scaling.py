@@ -37,7 +37,7 @@ def check_rope(
     check_fields(rope, {'rope_type': Field(str)}, where)
     kind = rope['rope_type']
     if kind not in ROPE_TYPES:
-        raise UserError(f"{where}: rope_type {kind!r} is not known; there are default, {', '.join(ROPE_TYPES)}")
+        raise UserError(f"{where}: rope_type {kind!r} is not known; there are {', '.join(ROPE_TYPES)}")
     check_fields(rope, ROPE_TYPES[kind], where, strict=True)
     if kind == 'llama3' and rope['high_freq_factor'] <= rope['low_freq_factor']:
         raise UserError(f"{where}: high_freq_factor {rope['high_freq_factor']} must be above low_freq_factor "
@@ -55,13 +55,13 @@ def _llama3(
     keep = ((turns - low) / (high - low)).clamp(0, 1)
     return speeds * keep + speeds / rope['factor'] * (1 - keep)
 
-# %% ../../nbs/135_rotary_scaling.ipynb #82ebede0
+# %% ../../nbs/135_rotary_scaling.ipynb #8748e137
 def _yarn(
     speeds:Tensor, # radians per token (D/2,)
     theta:float, # their base
     rope:dict, # the recipe
 )->Tensor: # slower where they are slow
-    "As `llama3`, by the number of the plane. Source: Peng et al. 2023, section 3.2."
+    "As `llama3`, mixed by the number of the plane. Source: Peng et al. 2023, section 3.2, as in its authors' code."
     D, old = 2 * len(speeds), rope['original_max_position_embeddings']
     def plane(turns): return D * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(theta))
     first, last = plane(rope.get('beta_fast') or 32), plane(rope.get('beta_slow') or 1)
@@ -73,11 +73,11 @@ def _yarn(
     divide = ((number - first) / (last - first)).clamp(0, 1)
     return speeds / rope['factor'] * divide + speeds * (1 - divide)
 
-
+# %% ../../nbs/135_rotary_scaling.ipynb #82ebede0
 def _sharpness(
     rope:dict, # the recipe of YaRN
-)->float: # 1 or a little more
-    "What cosines and sines are multiplied by. Source: Peng et al. 2023, eq. 15."
+)->float: # about 1
+    "What cosines and sines are multiplied by. Source: Peng et al. 2023, section 3.4; `transformers`."
     if rope.get('attention_factor') is not None: return rope['attention_factor']
     def size(m): return 0.1 * m * math.log(rope['factor']) + 1
     over, under = rope.get('mscale'), rope.get('mscale_all_dim')

@@ -27,7 +27,8 @@ def _check_field(name:str, value):
     "Raises `UserError` for a value that no decoder can have."
     if name in _ALLOWED and value not in _ALLOWED[name]:
         raise UserError(f"{name} {value!r}: there are {', '.join(_ALLOWED[name])}")
-    if name.endswith(('_bias', '_norm')) and not isinstance(value, bool): raise UserError(f"{name} {value!r}: give True or False")
+    switch = name == 'tied' or name.endswith(('_bias', '_norm'))
+    if switch and not isinstance(value, bool): raise UserError(f"{name} {value!r}: give True or False")
     if name in ('theta', 'eps'):
         good = isinstance(value, (int, float)) and 0 <= value < math.inf and (value or name == 'eps')
         wanted = 'of at least 0' if name == 'eps' else 'above 0'

@@ -20,7 +20,7 @@ from ..files import check_regular, read_jsonl
 # %% ../../nbs/018_documents.ipynb #7e536bfa
 def printable(
     name, # a path or a text, perhaps with bytes that are not UTF-8
-)->str: # that any terminal can show
+)->str: # that can be written as UTF-8
     "The name with an escape for every byte that is no text."
     return str(name).encode('utf-8', 'backslashreplace').decode()
 

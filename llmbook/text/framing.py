@@ -35,7 +35,7 @@ def _border_of(rust:Tokenizer)->re.Pattern|None:
     normalizer, cutter = _settings(rust.normalizer), _settings(rust.pre_tokenizer)
     if cutter.get('add_prefix_space', False): return None
     if cutter.get('type') == 'ByteLevel' and cutter['use_regex'] and not normalizer: return re.compile(r'\S(?=[ \n])')
-    split, *others = cutter.get('pretokenizers', [{}])
+    split, *others = cutter.get('pretokenizers') or [{}]
     newer = split.get('pattern', {}).get('Regex') in _NEWER and split['behavior'] == 'Isolated'
     plain = all(part.get('add_prefix_space') is part.get('use_regex') is False for part in others) # ByteLevel
     return re.compile(r'\S(?= )') if newer and plain and normalizer in ({}, {'type': 'NFC'}) else None
@@ -120,7 +120,7 @@ class TextTokenizer:
         "Texts as ids, all at once."
         before = self.rust.encode_special_tokens
         self.rust.encode_special_tokens = True
-        try: encodings = self.rust.encode_batch_fast(texts, add_special_tokens=False) # fast: only the ids
+        try: encodings = self.rust.encode_batch_fast(texts, add_special_tokens=False) # fast: no names and places of the tokens
         finally: self.rust.encode_special_tokens = before
         return [encoding.ids for encoding in encodings]
 
@@ -174,7 +174,8 @@ def _ids_of(value, where)->list[int]:
     "Ids as a list: a config has a number, a list of numbers, or null; a negative number means none."
     values = value if isinstance(value, list) else [value]
     for v in values:
-        if v is not None and type(v) is not int: raise UserError(f"{where}: {v!r} is not the id of a token")
+        if v is not None and type(v) is not int:
+            raise UserError(f"{where}: special token {v!r} in its config is not the id of a token")
     return [v for v in values if v is not None and v >= 0]
 
 def special_ids(

@@ -38,7 +38,7 @@ class OwnBPE(BPE):
         self.order, self.new_id = {}, {}
         for k, (left, right) in enumerate(merges):
             pair = self._id(left), self._id(right)
-            self.order.setdefault(pair, k)
+            self.order[pair] = k # of two equal merges the last counts, as in the Rust library
             self.new_id[pair] = self._id(left + right)
         self.specials = {name: self._id(name.encode()) for name in named}
         self.begin, self.end = (None if name is None else self.specials[name] for name in (begin, end))

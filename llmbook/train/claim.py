@@ -164,9 +164,11 @@ def check_place(
 ):
     "Raises `UserError` if a run cannot write there, before any work is done. Leaves nothing behind."
     if current_rank() > 0: return # rank 0 looks for all
-    new = not os.path.lexists(Path(out).expanduser())
-    folder = make_folder(out)
-    if new: folder.rmdir()
+    try: path = Path(out).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError): path = Path() # `make_folder` says what is wrong with it
+    new = [p for p in (path, *path.parents) if not os.path.lexists(p)]
+    make_folder(out)
+    for folder in new: folder.rmdir()
 
 # %% ../../nbs/213_claim.ipynb #a93e56f0
 def start_fresh(
