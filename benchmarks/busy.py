@@ -23,10 +23,10 @@ from llmbook.core import environment
 ROOT = Path(__file__).resolve().parents[1]
 WAITS = { # contender -> what is added to its environment
     'one thread': {'OMP_NUM_THREADS': '1'},
-    'as the command sets it': {},
-    'spin 100,000 times': {'GOMP_SPINCOUNT': '100000'},
-    'spin 10,000 times': {'GOMP_SPINCOUNT': '10000'},
-    'spin 1,000 times': {'GOMP_SPINCOUNT': '1000'},
+    'spin 300,000 times': {'GOMP_SPINCOUNT': '300000'}, # what GNU's OpenMP does by itself
+    'spin 30,000 times': {'GOMP_SPINCOUNT': '30000'},
+    'spin 5,000 times': {'GOMP_SPINCOUNT': '5000'},
+    'as the command sets it': {}, # 1,000 times
     'sleep at once': {'OMP_WAIT_POLICY': 'passive'},
 }
 

@@ -40,6 +40,7 @@ def main(
     if argv is None: argv = sys.argv[1:]
     check_working_folder()
     os.environ['MPLBACKEND'] = 'agg' # pictures go into files
+    let_threads_sleep()
     if argv[:1] == ['--debug']: argv = [*argv[1:], '--debug']
     argv = [a for a in argv if not re.match('--local[_-]rank=', a)] # DeepSpeed's launcher adds it
     debug = '--debug' in argv
@@ -60,6 +61,11 @@ def check_working_folder():
     except OSError as e:
         print(f'llmbook: the working folder: {(e.strerror or str(e)).lower()}; change to another', file=sys.stderr)
         sys.exit(2)
+
+
+def let_threads_sleep():
+    "Before torch is imported: a thread that waits for another gives up its core soon. `benchmarks/busy.py` measures it."
+    if 'OMP_WAIT_POLICY' not in os.environ: os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 
 def open_streams():

@@ -252,3 +252,12 @@ def test_a_signal_that_an_import_swallows_is_heard(monkeypatch, capsys, tmp_path
     with pytest.raises(SystemExit) as e: main(['swallow'])
     said = capsys.readouterr()
     assert e.value.code == 130 and not said.out and 'stopped by SIGINT; nothing was saved' in said.err
+
+
+@pytest.mark.parametrize('given, wanted', [({}, '1000'), ({'GOMP_SPINCOUNT': '7'}, '7'), ({'OMP_WAIT_POLICY': 'active'}, None)])
+def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(monkeypatch, given, wanted):
+    for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'): monkeypatch.delenv(name, raising=False)
+    for name, value in given.items(): monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit): main(['--version', 'x'])
+    assert os.environ.get('GOMP_SPINCOUNT') == wanted
+    monkeypatch.delenv('GOMP_SPINCOUNT', raising=False)

@@ -156,7 +156,9 @@ def test_a_rank_that_cannot_speak(cluster, kind, says):
 def test_a_nan_of_one_rank_is_in_the_log(cluster):
     process = cluster.start('nan', FAULT='nan,1,3')
     out = process.communicate(timeout=300)[0]
-    assert process.returncode == 0 and 'warning: step 4 is skipped: loss nan' in out and 'on rank 1' in out, out
+    cluster.err.seek(0)
+    err = cluster.err.read()
+    assert process.returncode == 0 and 'warning: step 4 is skipped: loss nan' in err and 'on rank 1' in err, out + err
     rows = [json.loads(line) for line in (cluster.folder/'nan/log.jsonl').read_text().splitlines()]
     skipped = [r for r in rows if 'skipped' in r]
     assert [r['step'] for r in skipped] == [4] and skipped[0]['skipped_ranks'] == [1] and len(skipped[0]['skipped']) == 2
