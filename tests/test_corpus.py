@@ -82,7 +82,7 @@ def test_half_characters_do_not_travel(tmp_path):
 
 def test_rows_keep_what_they_know():
     rows = [{'text': 'a', 'meta': {}}, {'text': 'a', 'meta': {'k': 1}, 'x': 2}, {'text': 'a', 'meta': 'web', 'id': None}]
-    assert [d['meta'] for d in as_documents(rows, 'n')] == [{}, {'k': 1}, {'meta': 'web'}]
+    assert [d['meta'] for d in as_documents(rows, 'n')] == [{}, {'k': 1, 'x': 2}, {'meta': 'web'}]
     assert [d['id'] for d in as_documents(rows, 'n')] == ['n#0', 'n#1', 'n#2']
 
 

@@ -27,6 +27,10 @@ ROPE_TYPES = { # recipe -> what it consists of
     'yarn': _FACTOR | _OLD | {'truncate': Field(bool, optional=True)} | dict.fromkeys(
         ('attention_factor', 'beta_fast', 'beta_slow', 'mscale', 'mscale_all_dim'), _SMALL),
 }
+_BORDERS = { # recipe -> upper and lower border, in turns, and what is usual where they are not given
+    'llama3': (('high_freq_factor', 4.0), ('low_freq_factor', 1.0)),
+    'yarn': (('beta_fast', 32), ('beta_slow', 1)),
+}
 
 
 def check_rope(
@@ -39,9 +43,10 @@ def check_rope(
     if kind not in ROPE_TYPES:
         raise UserError(f"{where}: rope_type {kind!r} is not known; there are {', '.join(ROPE_TYPES)}")
     check_fields(rope, ROPE_TYPES[kind], where, strict=True)
-    if kind == 'llama3' and rope['high_freq_factor'] <= rope['low_freq_factor']:
-        raise UserError(f"{where}: high_freq_factor {rope['high_freq_factor']} must be above low_freq_factor "
-                        f"{rope['low_freq_factor']}")
+    if kind in _BORDERS:
+        (upper, usual_high), (lower, usual_low) = _BORDERS[kind]
+        high, low = rope.get(upper) or usual_high, rope.get(lower) or usual_low
+        if high <= low: raise UserError(f"{where}: {upper} {high} must be above {lower} {low}")
     return rope
 
 # %% ../../nbs/135_rotary_scaling.ipynb #6b78fb6a

@@ -30,7 +30,8 @@ def _check_field(name:str, value):
     switch = name == 'tied' or name.endswith(('_bias', '_norm'))
     if switch and not isinstance(value, bool): raise UserError(f"{name} {value!r}: give True or False")
     if name in ('theta', 'eps'):
-        good = isinstance(value, (int, float)) and 0 <= value < math.inf and (value or name == 'eps')
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        good = number and 0 <= value < math.inf and (value or name == 'eps')
         wanted = 'of at least 0' if name == 'eps' else 'above 0'
         if not good: raise UserError(f"{name} {value!r}: give a number {wanted}")
     if name.startswith(('n_', 'vocab', 'block', 'head')):

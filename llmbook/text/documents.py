@@ -54,9 +54,9 @@ def _whole_characters(text:str)->str:
 
 def _row_meta(row:dict, field:str)->dict:
     "What a row knows besides its id and its text."
-    meta = row.get('meta')
-    if isinstance(meta, dict): return meta
-    return {name: value for name, value in row.items() if name not in (field, 'id')}
+    known = {name: value for name, value in row.items() if name not in (field, 'id')}
+    if isinstance(known.get('meta'), dict): known |= known.pop('meta')
+    return known
 
 def as_documents(
     rows:Iterable[dict], # rows of a file or of a data set
