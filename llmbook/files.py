@@ -132,10 +132,11 @@ def read_jsonl(
         with opened(path, 'rt', encoding='utf-8-sig') as f:
             for i, line in enumerate(f, 1):
                 if not line.strip(): continue
-                try: yield _read_line(line)
+                try: row = _read_line(line)
                 except ValueError:
                     problem = "not a JSON object; one object per line is expected"
                     raise UserError(f"{path}, line {i}: {problem}") from None
+                yield row
     except UnicodeDecodeError: raise UserError(f"{path}: not UTF-8; convert it first") from None
     except (OSError, EOFError, zlib.error) as e:
         problem = getattr(e, 'strerror', None) or str(e)

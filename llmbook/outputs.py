@@ -83,7 +83,7 @@ class FolderLock:
             os.truncate(file, 0)
             os.pwrite(file, f'process {os.getpid()} on {socket.gethostname()}'.encode(), 0)
         except OSError as e:
-            if e.errno == errno.ENOSPC: os.unlink(self.path)
+            os.unlink(self.path)
             os.close(file)
             e.filename = str(self.path) # a full disk does not say which file it was
             raise

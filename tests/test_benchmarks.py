@@ -35,3 +35,16 @@ def test_train_gpu_runs_anywhere(tmp_path):
     assert [r['name'] for r in rows] == ['ours: fp32', 'ours: + bf16', 'Trainer', 'Trainer: + compile', 'ours: best, again']
     assert not [r for r in rows if 'failed' in r], rows
     assert all(r['tokens_per_s'] > 0 and 5 < r['loss'] < 8 for r in rows) and 'times Trainer' in out
+
+
+def test_our_loop_beside_another_checkout(tmp_path):
+    out, found = bench('train_cpu.py', '--beside', ROOT, '--sizes', 'nano', '--rows', 2, '--rounds', 1, '--steps', 3,
+                       '--threads', 1, to=tmp_path/'beside.json')
+    row = found['sizes']['nano']
+    assert list(row['found']) == ['ours', 'before'] and row['losses_differ'] == 0 and 'over before' in out
+
+
+def test_busy(tmp_path):
+    out, found = bench('busy.py', '--rounds', 1, '--steps', 4, to=tmp_path/'busy.json')
+    assert len(found['runs']) == 12 and sum(row['busy'] for row in found['runs']) == 6
+    assert all(rate > 0 for row in found['runs'] for rate in row['tokens_per_s']) and 'quiet     one thread' in out

@@ -75,3 +75,10 @@ def test_the_commit_is_the_librarys_own(tmp_path, monkeypatch):
     inside.touch()
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: SimpleNamespace(origin=str(inside)))
     assert core._git_commit() is None
+
+
+def test_the_nearest_name_in_capitals_or_cut_short():
+    names = ['pretrain', 'generate', 'env', '--docs']
+    for typed, name in (('PRETRAIN', 'pretrain'), ('gen', 'generate'), ('--DOCS', '--docs'), ('pretain', 'pretrain')):
+        assert did_you_mean(typed, names) == f", did you mean {name!r}?"
+    for typed in ('', 'g', 'xyzzy'): assert did_you_mean(typed, names) == ''

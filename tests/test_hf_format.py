@@ -347,3 +347,18 @@ def test_bf16_folder_is_half_the_size_and_loads_as_fp32(tmp_path, tokenizer):
     assert 0.45 < sizes[0] / sizes[1] < 0.6 and read_json(tmp_path/'torch.bfloat16/config.json')['dtype'] == 'bfloat16'
     for a, b in zip(model.state_dict().values(), load_model(tmp_path/'torch.bfloat16')[0].state_dict().values()):
         assert b.dtype == torch.float32 and torch.equal(a.bfloat16().float(), b)
+
+
+def test_two_output_matrices_where_the_config_has_one(tmp_path):
+    "Transformers follows the file then; whoever followed the config would drop a matrix without a word."
+    untied = Transformer(Config(vocab_size=40, n_layer=1, n_head=2, n_kv_head=2, n_embd=16, n_hidden=32, tied=False), 0)
+    def saved_as_tied():
+        save_model(untied, None, tmp_path)
+        write_json(tmp_path/'config.json', read_json(tmp_path/'config.json') | {'tie_word_embeddings': True})
+    saved_as_tied()
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(theirs.lm_head.weight, untied.head.weight)
+    with pytest.raises(UserError, match='lm_head.weight: not the embedding'): load_model(tmp_path)
+    with torch.no_grad(): untied.head.weight.copy_(untied.embed.weight)  # two copies of one matrix are as good as one
+    saved_as_tied()
+    assert load_model(tmp_path)[0].config.tied

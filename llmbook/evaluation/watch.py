@@ -62,10 +62,11 @@ def first_rungs(
     if any(len(nats) != n for nats in counted.values()):
         raise UserError(f"{path}: not {n} costs, so made for other documents; remove the file, then it is made again")
     costs = {name: nats[len(val):] for name, nats in counted.items()}
-    if world and len(watched) > 1 and watched[-1] != ids[len(watched) - 1]: # of half a story log p is not known
-        watched = watched[:-1]
-        costs = {name: nats[:-1] for name, nats in costs.items()}
-    if world: costs['unigram by kind'] = oracle_nats(val[:len(watched)])['unigram by kind']
+    whole = sum(part == document for part, document in zip(watched, ids))
+    if world and whole: # what the oracle pays is known of whole stories only
+        watched = watched[:whole]
+        costs = {name: nats[:whole] for name, nats in costs.items()}
+        costs['unigram by kind'] = oracle_nats(val[:whole])['unigram by kind']
     return ladder(costs, watched)
 
 # %% ../../nbs/660_watch.ipynb #fb9e20ca

@@ -257,16 +257,13 @@ def _check_headers(
     return places
 
 
-def _check_tied(
-    found:dict[str, tuple], # name -> file, shape, type
-    tensors:dict[str, Tensor], # that were read, by transformers' names
-    config:Config, # shape of the model
+def _check_head(
+    file:Path, # with a `lm_head.weight`, although the config says that there is one matrix for both
+    embedding:Tensor, # (V,C)
 ):
-    "Raises `UserError` for a file with a second output matrix that the config says there is not."
-    if not config.tied or 'lm_head.weight' not in found: return
-    file = found['lm_head.weight'][0]
+    "Raises `UserError` if the two are not equal: transformers then follows the file, not the config."
     with safe_open(file, 'pt') as f: head = f.get_tensor('lm_head.weight').float()
-    if any(w.shape == head.shape and w.equal(head) for w in tensors.values()): return
+    if head.equal(embedding): return
     raise UserError("lm_head.weight: not the embedding, which config.json says it is; "
                     "set tie_word_embeddings to false there")
 
@@ -283,8 +280,9 @@ def read_weights(
         if not (low.isfinite() and high.isfinite()):
             raise UserError(f"{name}: holds NaN or infinity; the model is broken, take an older checkpoint")
         tensors[full_name] = w
-    _check_tied(found, tensors, config)
-    return from_hf(tensors, config)
+    state = from_hf(tensors, config)
+    if config.tied and 'lm_head.weight' in found: _check_head(found['lm_head.weight'][0], state['embed.weight'])
+    return state
 
 # %% ../../nbs/165_hf_format.ipynb #3418b1cc
 def load_weights(

@@ -168,8 +168,8 @@ def _prepare(
     seed:int=0, # of the order
 )->_Task:
     "Everything that `fit` needs. Raises `UserError` for what does not fit together."
-    store, tokenizer = TokenStore(folder), load_tokenizer(folder)
-    TokenStore(folder, tokenizer=tokenizer) # raises if the two do not belong together
+    tokenizer = load_tokenizer(folder)
+    store = TokenStore(folder, tokenizer=tokenizer) # raises if the two do not belong together
     block_size = block_size or decoder.config.block_size
     stream = Stream(store, batch_size, block_size, seed)
     if 'val' in store.meta['splits']:
@@ -255,9 +255,10 @@ def pretrain(
         begins_with, inputs['model'] = _starting_model(model, folder if not fresh else Path())
         start, own = load_model(begins_with)
     def task(tokens):
-        store = TokenStore(tokens)
-        if start: _check_model(model, start, own, store, block_size)
-        else: store = TokenStore(tokens, tokenizer=load_tokenizer(tokens)) # before memory is taken
+        if start:
+            store = TokenStore(tokens)
+            _check_model(model, start, own, store, block_size)
+        else: store = TokenStore(tokens, tokenizer=load_tokenizer(tokens)) # or raises, before memory is taken
         decoder = start or _initial_model(store, size, arch, block_size, seed)
         return _prepare(tokens, decoder, batch_size or PRESETS[size][0], block_size, eval_every, seed)
     given = Path(tokens).expanduser() if tokens else None

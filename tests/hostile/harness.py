@@ -26,8 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, '-m', 'llmbook']
 MEMORY = 1 << 30 # bytes that a command may take beyond what the imports take
 NOISE = ('Traceback (most recent', 'panicked at', 'Fatal Python error', 'Exception ignored',
-     'a fault of llmbook, please',
-         'Segmentation fault', 'terminate called', 'leaked')
+         'a fault of llmbook, please', 'Segmentation fault', 'terminate called', 'leaked')
 SAYS = {'corpus': 'document', 'tokens': 'tokens', 'tokenizer': 'merges', 'evaluate': 'per', 'report': 'report:',
         'pretrain': 'done', 'run': 'report:', 'generate': 'Once',
         '--help': 'usage'} # how a verb shows that it has done its work
@@ -195,8 +194,8 @@ def left(before, after, case, result)->list[str]:
     complaints = [f'{name} was left behind' for name in fresh if LEFTOVER.search(name)]
     if result.code != 2: return complaints
     files = [name for name in fresh if after[name][0] == 'file' and not os.path.basename(name).startswith('.')]
-    return complaints + [f'{name} was written although the command refused' for name in files if not _matches(name,
-         case.new)]
+    foreign = [name for name in files if not _matches(name, case.new)]
+    return complaints + [f'{name} was written although the command refused' for name in foreign]
 
 
 def lines_of(err)->list[str]:
