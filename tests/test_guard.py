@@ -64,6 +64,21 @@ def test_gone_without_a_word(act, what, world):
     assert failure(wait_unless, world, world - 1, act, what).startswith(f'rank {world - 1}: ended without a word')
 
 
+class WhileJoining:
+    "One rank is killed while the ranks join, and the others hear of it from their connections."
+    def __reduce__(self): return break_joining, ()
+
+
+def break_joining():
+    def lost(*args, **how): raise RuntimeError('connection closed by peer')
+    kill = lambda *args, **how: signal.raise_signal(signal.SIGKILL)
+    dist.init_process_group = kill if os.environ['RANK'] == '2' else lost
+
+
+def test_gone_while_the_ranks_join():
+    assert failure(print, 3, WhileJoining()).startswith('rank 2: ended without a word')
+
+
 @pytest.mark.parametrize('code', [0, 3])
 def test_sys_exit_is_a_failure(code):
     assert failure(wait_unless, 2, 1, sys.exit, code).startswith(f'rank 1: SystemExit: {code}')

@@ -65,9 +65,8 @@ def _waits(frames:list[traceback.FrameSummary])->bool:
 
 def stack_of_main()->tuple[str, bool]: # the stack, and whether it waits for other ranks
     "Where the main thread is right now."
-    main = threading.main_thread().ident
-    frames = traceback.extract_stack(sys._current_frames()[main])
-    frames = _from_caller(frames)
+    stacks = sys._current_frames() # by thread
+    frames = _from_caller(traceback.extract_stack(stacks[threading.main_thread().ident]))
     return ''.join(traceback.format_list(frames)), _waits(frames)
 
 # %% ../../nbs/300_guard.ipynb #4a2bf7ae
@@ -316,6 +315,7 @@ def format_error(
 def abort(
     error:BaseException, # what stopped the main thread
     text:str='', # what is said; if it is empty, one line of `explain`
+    say:Callable[[str], None]=print_error, # what is done with it where no watchdog is
 )->None:
     "End this rank, and with it all others: the first to fail says why, the others go silently."
     ignore_signals(*ASKED_TO_END)
@@ -323,7 +323,7 @@ def abort(
     line, code = explain(error)
     said = f"rank {_GUARD.rank if _GUARD else os.environ.get('RANK', 0)}: {text or line}"
     if _GUARD is None: # alone, or the ranks have parted already
-        if code != 141: print_error(said)
+        if code != 141: say(said)
         os._exit(code)
     if isinstance(error, (RuntimeError, OSError)): # perhaps the echo of another rank's death
         with suppress(RuntimeError): _GUARD.store.set('failing', '1') # this wait is no hang

@@ -167,19 +167,16 @@ def _worker_main(
     if loopback: os.environ['GLOO_SOCKET_IFNAME'] = loopback[0] # all ranks are on this machine
     os.environ.update(env)
     tell = _sender(pipe)
+    def failed(text):
+        with suppress(OSError): tell('failed', text) # nobody may read any more
     try:
         os.chdir(home)
         fn, args = receive(pipe)
-        join_ranks(lambda text: tell('failed', text), hang_timeout)
-    except BaseException as e:
-        text = str(e) if isinstance(e, UserError) else format_error(e)
-        with suppress(OSError): tell('failed', f"rank {env['RANK']}: {text}")
-        os._exit(1)
-    try:
+        join_ranks(failed, hang_timeout)
         with guarded(getattr(fn, '__name__', 'launch')): result = fn(*args)
         tell('done', result)
         leave_ranks()
-    except BaseException as e: abort(e, str(e) if isinstance(e, UserError) else format_error(e))
+    except BaseException as e: abort(e, str(e) if isinstance(e, UserError) else format_error(e), failed)
     sys.stdout.flush()
     os._exit(0) # without waiting for threads that `fn` may have left behind
 
