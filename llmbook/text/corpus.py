@@ -12,20 +12,18 @@ import itertools
 import random
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from ..core import UserError, did_you_mean, seed_of
 from ..files import write_json, write_jsonl
 from ..flags import between, check_ranges
 from ..outputs import output_folder, path_fingerprint
-from .documents import READERS, check_apart, local_documents, text_path
-from .genres import LANGUAGES, book_documents, code_documents, social_documents
-from .rows import _first_line, as_documents, make_document
+from .documents import (READERS, Skipped, _first_line, as_documents, check_apart, local_documents,
+                                    printable, text_path)
 from .stories import write_story
-from .unpack import PACKED, Skipped, printable
 
 # %% ../../nbs/020_corpus.ipynb #f0106408
 HELD_START = 10**9 # stories from this number on are never trained on
@@ -38,7 +36,8 @@ def world_documents(
     "Stories from the world, each with its exact log-probability and the blind reader's."
     for i in range(start, start + n):
         story = write_story(seed_of(seed, 'world', i))
-        yield make_document(f'world-{seed}-{i}', story.text, 'world', logp=story.logp, blind=story.blind)
+        meta = {'logp': story.logp, 'blind': story.blind}
+        yield {'id': f'world-{seed}-{i}', 'text': story.text, 'meta': meta}
 
 # %% ../../nbs/020_corpus.ipynb #7fad0963
 _DOCUMENTED = ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
@@ -87,8 +86,7 @@ def _read_pydoc()->Iterator[dict]: # documents
     "Python's documentation, each module parsed when its turn comes."
     for name, source in _pydoc_sources():
         text = source if isinstance(source, str) else _docstrings(source)
-        if len(text) >= 200 or name.startswith('topic/'):
-            yield make_document(name, text, 'pydoc', licence='PSF-2.0')
+        if len(text) >= 200 or name.startswith('topic/'): yield {'id': name, 'text': text}
 
 def pydoc_documents(
     n:int|None=None, # the first so many documents; None takes all
@@ -97,24 +95,22 @@ def pydoc_documents(
     return list(itertools.islice(_read_pydoc(), n))
 
 # %% ../../nbs/020_corpus.ipynb #b3c9dff8
-def _hub_rows(name:str, split:str, files)->Iterator[dict]:
+def _hub_rows(name:str, split:str)->Iterator[dict]:
     "Rows of a data set. Raises `UserError` if it does not open or breaks off."
     from datasets import load_dataset
     path, _, config = name.partition(':')
-    try: yield from load_dataset(path, config or None, data_files=files, split=split, streaming=True)
+    try: yield from load_dataset(path, config or None, split=split, streaming=True)
     except Exception as e:
         raise UserError(f"--source {name}: the data set does not open ({_first_line(e)})") from None
 
 def hub_documents(
-    name:str, # such as 'owner/name' or 'owner/name:config'; a local folder; or json, csv, parquet with `files`
+    name:str, # of a data set, 'owner/name' or 'owner/name:config', or a local folder of the same layout
     split:str='train', # which split
     field:str='text', # the column that holds the text
     n:int|None=None, # at most so many documents
-    files:str|list[str]|None=None, # of the data set, if not all
-    skipped:Skipped|None=None, # counts what is broken; None is strict
 )->Iterator[dict]: # documents, streamed
     "Documents of a data set, streamed: little more is downloaded than is read."
-    return itertools.islice(as_documents(_hub_rows(name, split, files), name, field, skipped), n)
+    return itertools.islice(as_documents(_hub_rows(name, split), name, field), n)
 
 # %% ../../nbs/020_corpus.ipynb #e4d97bca
 def source_path(
@@ -124,8 +120,7 @@ def source_path(
     if source in ('world', 'pydoc'): return None
     if not source.strip(): raise UserError("--source: empty; give world, pydoc, a path or the name of a data set")
     path = Path(source).expanduser()
-    looks_local = source.startswith(('.', '/', '~')) or path.suffix.lower() in (*READERS, *PACKED)
-    if looks_local or path.exists(): return path
+    if path.exists() or source.startswith(('.', '/', '~')) or path.suffix.lower() in (*READERS, '.gz'): return path
     if '/' in source: return None
     near = did_you_mean(source, ['world', 'pydoc'])
     raise UserError(f"--source {printable(source)}: no such file or folder{near}")
@@ -134,25 +129,23 @@ def source_documents(
     source:str, # 'world', 'pydoc', a path, or the name of a data set on the Hub
     n:int|None=None, # at most so many documents; None takes all, of the world 10,000 stories
     seed:int=0, # of the world's stories
-    skipped:Skipped|None=None, # counts what is left out; None is strict
-    read:Callable=local_documents, # (path, skipped) -> its documents
+    skipped:Skipped|None=None, # counts what is left out
 )->Iterator[dict]: # documents
     "Documents of any source, by its name."
     if source == 'world': return world_documents(10_000 if n is None else n, seed)
     if source == 'pydoc': return iter(pydoc_documents(n))
     path = source_path(source)
-    if path is None: return hub_documents(source, n=n, skipped=skipped)
-    skipped = Skipped() if skipped is None else skipped
-    return _first(read(path, skipped), n, skipped)
+    if path is None: return hub_documents(source, n=n)
+    return _first(local_documents(path, skipped), n, skipped)
 
 def _first(
     documents:Iterator[dict], # of files
     n:int|None, # how many to take; None takes all
-    skipped:Skipped, # counts the others, up to a hundred thousand
+    skipped:Skipped|None, # counts the others, up to a hundred thousand
 )->Iterator[dict]: # documents
     "The first documents of a stream."
     yield from itertools.islice(documents, n)
-    if n is None: return
+    if n is None or skipped is None: return
     for document in itertools.islice(documents, 100_000):
         skipped.add('documents after the first --docs, counted up to 100,000', document['id'])
 
@@ -238,58 +231,26 @@ def write_documents(
     return counts
 
 # %% ../../nbs/020_corpus.ipynb #d5059337
-def _reader(format:str, licences:list[str]|None, languages:list[str]|None, links:str)->Callable:
-    "The function that reads a format. Raises `UserError` for a flag that does not go with it."
-    given = {'licences': ('code', licences), 'languages': ('code', languages), 'links': ('social', links != 'mask')}
-    for name, (needed, value) in given.items():
-        if value and needed != format: raise UserError(f"--{name}: only with --format {needed}; leave it out")
-    known = sorted(set(LANGUAGES.values()))
-    for name in languages or []:
-        if name.lower() not in known: raise UserError(f"--languages {name}: not known{did_you_mean(name, known)}")
-    code = partial(code_documents, licences=licences, languages=languages)
-    social = partial(social_documents, links=links)
-    readers = {'auto': local_documents, 'books': book_documents, 'code': code, 'social': social}
-    return readers[format]
-
-def _note_pages(documents:Iterable[dict], counts:dict)->Iterator[dict]:
-    "The same documents; those that are HTML are counted."
-    for document in documents:
-        counts['pages'] += document['meta'].get('format') == 'html'
-        yield document
-
 def corpus(
-    source:str='world', # world, pydoc, a file, a folder, or a data set on the Hub
+    source:str='world', # world, pydoc, a file (txt, md, jsonl, parquet, gz), a folder, or a data set on the Hub
     out:str='runs/corpus', # folder to write
     # largest number of documents; if omitted, all that there are, or 10000 stories of the world
     docs:Annotated[int, between(1, 999_999_999_999)]|None=None,
     seed:int=0, # random seed of the stories
-    format:Literal['auto', 'books', 'code', 'social']='auto', # what a folder holds; auto goes by suffixes
-    lenient:bool=False, # skip and count what is broken, instead of stopping
-    licences:list[str]|None=None, # of code, such as MIT; if omitted, any, and none at all
-    languages:list[str]|None=None, # of code, such as python; if omitted, all
-    links:Literal['mask', 'keep']='mask', # in conversations: write [link], or leave them
     fresh:bool=False, # set aside an older result in this folder
 )->dict: # how many documents and bytes of text were written
     "Collect documents into one folder."
     check_ranges(corpus, locals())
-    args = dict(source=source, docs=docs, seed=seed)
-    more = dict(format=format, lenient=lenient, licences=licences, languages=languages, links=links)
-    args |= {flag: value for flag, value in more.items() if value not in ('auto', 'mask', False, None)}
-    path, skipped, inputs = source_path(source), Skipped(lenient=lenient), {}
-    read, pages = _reader(format, licences, languages, links), {'pages': 0}
+    path, skipped, inputs = source_path(source), Skipped(), {}
     if path is not None:
         check_apart(out, source=text_path(path))
         inputs['source'] = path_fingerprint(path)
-    elif format != 'auto': raise UserError(f"--format {format}: only for files, not for {source}")
-    with output_folder(out, 'corpus', args, inputs, fresh) as folder:
-        documents = source_documents(source, docs, seed, skipped, read)
-        counts = write_documents(folder, _note_pages(documents, pages))
-        facts = {'source': source, 'seed': seed} | counts | {'left_out': dict(skipped)}
-        write_json(folder/'corpus.json', facts)
+    with output_folder(out, 'corpus', dict(source=source, docs=docs, seed=seed), inputs, fresh) as folder:
+        counts = write_documents(folder, source_documents(source, docs, seed, skipped))
+        write_json(folder/'corpus.json', {'source': source, 'seed': seed} | counts | {'left_out': dict(skipped)})
     if source != 'world' and path is None and counts['documents'] == docs:
         print(f"left out: whatever {source} holds after the first {docs:,} documents (--docs)", file=sys.stderr)
     skipped.report()
     print(f"{counts['documents']:,} documents, {counts['bytes']:,} bytes "
           f"from {printable(source)} in {printable(out)}/documents.jsonl")
-    if pages['pages']: print(f"{pages['pages']:,} of them are HTML; llmbook clean takes their text out")
     return counts
