@@ -32,15 +32,15 @@ $(CORE): $(PROJECT)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or later is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); two or three minutes the first time."
-	$(call install,)
+	$(call install,[web])
 	@touch $@
 
 $(TESTS): $(CORE)
-	$(call install,[dev$(comma)scale$(comma)quant])
+	$(call install,[web$(comma)dev$(comma)scale$(comma)quant])
 	@touch $@
 
 $(PEERS): $(TESTS)
-	$(call install,[peers])
+	$(call install,[web$(comma)peers])
 	@touch $@
 
 comma := ,
@@ -56,10 +56,10 @@ check: $(TESTS) ## seconds: lint, and the rules of the house
 
 test: check ## lint, rules, every chapter, the fast tests; pytest's line comes last
 	$(BIN)/nbdev-test --n-workers 2 --timing
-	LLMBOOK_EXTRAS=dev,scale,quant $(BIN)/pytest -q -m "not slow and not gpu" --ignore=tests/book/test_layout.py
+	LLMBOOK_EXTRAS=web,dev,scale,quant $(BIN)/pytest -q -m "not slow and not gpu" --ignore=tests/book/test_layout.py
 
 test-slow: $(PEERS) ## the tests that take longer, and those beside other libraries
-	LLMBOOK_EXTRAS=dev,scale,quant,peers $(BIN)/pytest -q -m "slow and not gpu"
+	LLMBOOK_EXTRAS=web,dev,scale,quant,peers $(BIN)/pytest -q -m "slow and not gpu"
 
 export: $(TESTS) ## modules from notebooks, clean notebooks, README and the pages that show the library
 	$(BIN)/nbdev-export
