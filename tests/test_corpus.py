@@ -1,7 +1,6 @@
-"Every kind of file, the Hub on a local folder, what holding out and mixing keep, one line for each mistake."
+"Every kind of file, the Hub on a local folder, what holding out keeps, one line for each mistake."
 
 import gzip
-import itertools
 import json
 import os
 
@@ -12,13 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbook.core import UserError
-from llmbook.text import documents as documents_module
+from llmbook.text import unpack
 from llmbook.text.corpus import HELD_START, _docstrings, corpus, hold_out, hub_documents
-from llmbook.text.corpus import mix, pydoc_documents, source_documents, world_documents, write_documents
+from llmbook.text.corpus import pydoc_documents, source_documents, world_documents, write_documents
 from llmbook.text.documents import Skipped, _file_documents, as_documents, local_documents
+from llmbook.text.rows import make_document
 
 ROWS = [{'id': 'a', 'text': 'one\u2028two \x85 three'}, {'id': 7, 'text': 'é🙂', 'url': 'b.org'}]
-DOCUMENTS = [{'id': 'a', 'text': 'one\u2028two \x85 three', 'meta': {}}, {'id': '7', 'text': 'é🙂', 'meta': {'url': 'b.org'}}]
+
+
+def documents_of(name):
+    "What `ROWS` become, read from a file of this name."
+    return [make_document('a', 'one\u2028two \x85 three', name), make_document('7', 'é🙂', name, 'b.org')]
 
 
 def jsonl(rows): return ''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in rows).encode()
@@ -29,20 +33,21 @@ def jsonl(rows): return ''.join(json.dumps(r, ensure_ascii=False) + '\n' for r i
     ('mark.jsonl', b'\xef\xbb\xbf' + jsonl(ROWS)), ('gaps.jsonl', jsonl(ROWS[:1]) + b'\r\n \n' + jsonl(ROWS[1:]))])
 def test_rows(name, content, tmp_path):
     (tmp_path/name).write_bytes(content)
-    assert list(local_documents(tmp_path/name)) == DOCUMENTS
+    assert list(local_documents(tmp_path/name)) == documents_of(name)
 
 
 @pytest.mark.parametrize('name, pack', [('a.txt', bytes), ('a.md', bytes), ('a.txt.gz', gzip.compress),
                                         ('v1.2.md.gz', gzip.compress)])
 def test_plain_text_is_one_document(name, pack, tmp_path):
     (tmp_path/name).write_bytes(pack('one\n\nzwei é\n'.encode()))
-    assert list(_file_documents(tmp_path/name, Skipped())) == [{'id': name, 'text': 'one\n\nzwei é\n', 'meta': {}}]
+    assert list(_file_documents(tmp_path/name, Skipped())) == [make_document(name, 'one\n\nzwei é\n', name)]
 
 
 def test_parquet(tmp_path):
-    pq.write_table(pa.Table.from_pylist([{'text': f't{i}', 'score': i / 2} for i in range(2500)]), tmp_path/'a.parquet')
+    pq.write_table(pa.Table.from_pylist([{'text': f't{i}', 'score': i / 2} for i in range(2500)]),
+                   tmp_path/'a.parquet')
     found = list(local_documents(tmp_path/'a.parquet'))
-    assert len(found) == 2500 and found[2001] == {'id': 'a.parquet#2001', 'text': 't2001', 'meta': {'score': 1000.5}}
+    assert len(found) == 2500 and found[2001] == make_document('a.parquet#2001', 't2001', 'a.parquet', score=1000.5)
 
 
 def test_folder_in_order_and_its_own_file_first(tmp_path):
@@ -62,7 +67,7 @@ def test_folder_in_order_and_its_own_file_first(tmp_path):
     ('a.txt', b' \n', 'corpus is empty'), ('a.jsonl', b'', 'corpus is empty'),
     ('a.txt.gz', b'plain', 'not a gzipped file'), ('a.jsonl.gz', b'plain', 'not a gzipped file'),
     ('a.txt.gz', gzip.compress(b'text' * 99)[:-12], 'a.txt.gz: '),
-    ('a.jsonl.gz', gzip.compress(jsonl(ROWS))[:-12], 'a.jsonl.gz: '),
+    ('a.jsonl.gz', gzip.compress(jsonl(ROWS))[:-12], 'a.jsonl.gz, after line '),
     ('a.jsonl.gz', gzip.compress(b'{"text": "a"}\n\n{"text"\n'), 'line 3: not a JSON'),
     ('a.jsonl', b'[' * 100_000, 'line 1: not a JSON'),
     ('a.jsonl', b'[1]\n', "row 1: no 'text'"), ('a.jsonl', b'{"text": "a"}\n{"text": null}\n', "row 2: no 'text'"),
@@ -74,16 +79,42 @@ def test_a_mistake_is_one_line(name, content, words, tmp_path):
 
 
 def test_half_characters_do_not_travel(tmp_path):
-    (tmp_path/'a.jsonl').write_text('{"id": "\\ud800", "text": "a\\ud83d", "note": "\\ud83d"}\n')
-    assert write_documents(tmp_path/'out', local_documents(tmp_path/'a.jsonl')) == {'documents': 1, 'bytes': 2}
-    assert [(d['id'], d['text']) for d in local_documents(tmp_path/'out')] == [('?', 'a?')]
+    for row in ('{"id": "a", "text": "a\\ud83d"}', '{"id": "\\ud800", "text": "a"}',
+                '{"text": "a", "url": "\\ude00"}'):
+        (tmp_path/'a.jsonl').write_text('{"text": "first"}\n' + row + '\n{"text": "last"}\n')
+        with pytest.raises(UserError,
+                           match='a.jsonl, row 2: half of a character') as e: list(local_documents(tmp_path/'a.jsonl'))
+        assert '\n' not in str(e.value)
+        assert counted(tmp_path/'a.jsonl', lenient=True) == (['first', 'last'], {'rows with half a character': 1})
+
+
+def test_half_a_character_beside_the_text_is_kept_as_it_was(tmp_path):
+    (tmp_path/'a.jsonl').write_text('{"text": "a", "note": "\\ud83d"}\n')
+    assert write_documents(tmp_path/'out', local_documents(tmp_path/'a.jsonl')) == {'documents': 1, 'bytes': 1}
+    assert r'\ud83d' in (tmp_path/'out/documents.jsonl').read_text('utf-8')
+    assert [d['meta'] for d in local_documents(tmp_path/'out')] == [{'note': '\ud83d'}]
     assert write_documents(tmp_path/'two', [{'id': 'a', 'text': '\ud83d'}])['documents'] == 1
 
 
 def test_rows_keep_what_they_know():
-    rows = [{'text': 'a', 'meta': {}}, {'text': 'a', 'meta': {'k': 1}, 'x': 2}, {'text': 'a', 'meta': 'web', 'id': None}]
+    rows = [{'text': 'a', 'meta': {}}, {'text': 'a', 'meta': {'k': 1}, 'x': 2}, {'text': 'a', 'meta': 'web',
+            'id': None}]
     assert [d['meta'] for d in as_documents(rows, 'n')] == [{}, {'k': 1, 'x': 2}, {'meta': 'web'}]
     assert [d['id'] for d in as_documents(rows, 'n')] == ['n#0', 'n#1', 'n#2']
+
+
+@pytest.mark.parametrize('row, document', [
+    ({'source': 's', 'url': 'u', 'licence': 'l'}, make_document('n#0', 'a', 's', 'u', 'l')),
+    ({'license': 'MIT'}, make_document('n#0', 'a', 'n', licence='MIT')),
+    ({'license': 'MIT', 'licence': ''}, make_document('n#0', 'a', 'n') | {'meta': {'license': 'MIT'}}),
+    ({'source': '', 'url': 5}, make_document('n#0', 'a', '') | {'meta': {'url': 5}}),
+    ({'licence': None, 'license': ['MIT']}, make_document('n#0', 'a', 'n') | {'meta': {'licence': None,
+            'license': ['MIT']}}),
+    ({'meta': {'url': 'u', 'text': 't'}}, make_document('n#0', 'a', 'n') | {'meta': {'url': 'u', 'text': 't'}})])
+def test_what_has_a_place_is_lifted(row, document):
+    found, = as_documents([row | {'text': 'a'}], 'n')
+    assert found == document
+    assert list(as_documents([found], 'documents.jsonl')) == [document] # and read again it is the same
 
 
 @pytest.mark.parametrize('kind', ['jsonl', 'parquet'])
@@ -94,12 +125,33 @@ def test_hub_on_a_local_folder(kind, tmp_path, monkeypatch):
     if kind == 'jsonl': (tmp_path/'data/train-0.jsonl').write_bytes(jsonl(rows))
     else: pq.write_table(pa.Table.from_pylist(rows), tmp_path/'data/train-0.parquet')
     found = list(hub_documents(str(tmp_path/'data'), n=3))
-    assert found == [{'id': str(i), 'text': f'text {i}', 'meta': {'score': i}} for i in range(3)]
+    assert found == [make_document(str(i), f'text {i}', str(tmp_path/'data'), score=i) for i in range(3)]
     for args, words in [({'split': 'tset'}, 'tset'), ({'field': 'body'}, "'body'")]:
         with pytest.raises(UserError, match=words) as e: list(hub_documents(str(tmp_path/'data'), **args))
         assert '\n' not in str(e.value)
-    with pytest.raises(UserError, match='does not open') as e: list(hub_documents(str(tmp_path/'data') + ':no-such-config'))
+    with pytest.raises(UserError,
+                       match='does not open') as e: list(hub_documents(str(tmp_path/'data') + ':no-such-config'))
     assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('kind', ['json', 'parquet', 'csv'])
+def test_hub_streams_files_that_are_named(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    table = pa.Table.from_pylist([{'id': str(i), 'text': f'text {i}', 'license': 'MIT',
+                                   'score': i} for i in range(10)])
+    for name in ('one', 'two'):
+        if kind == 'parquet': pq.write_table(table, tmp_path/name)
+        elif kind == 'csv': table.to_pandas().to_csv(tmp_path/name, index=False)
+        else: (tmp_path/name).write_bytes(jsonl(table.to_pylist()))
+    wanted = [make_document(str(i), f'text {i}', kind, licence='MIT', score=i) for i in range(10)]
+    files = [str(tmp_path/'one'), str(tmp_path/'two')]
+    assert list(hub_documents(kind, files=files[0])) == wanted
+    found = list(hub_documents(kind, files=files, n=13))
+    assert [d['text'] for d in found] == [d['text'] for d in wanted + wanted[:3]]
+    for row, words in (({'text': None}, "row 3: no 'text'"), ({'text': 'a', 'url': '\ud800'}, 'row 3: half')):
+        rows = [{'text': 'a', 'url': 'u'}, {'text': 'b', 'url': 'u'}, row, {'text': 'c', 'url': 'u'}]
+        with pytest.raises(UserError, match=words): list(as_documents(rows, kind))
+        assert [d['text'] for d in as_documents(rows, kind, skipped=Skipped(lenient=True))] == ['a', 'b', 'c']
 
 
 def test_sources(tmp_path):
@@ -150,29 +202,6 @@ def test_holding_out_keeps_everything(docs, share):
     assert len({d['id'] for d in train + val}) == len(train + val) <= len(docs) + 1
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 20), st.floats(0.1, 9)), min_size=1, max_size=4), st.integers(0, 99))
-def test_mixing_keeps_everything(shape, seed):
-    sources = [[{'id': f'{k}-{i}', 'text': ''} for i in range(n)] for k, (n, _) in enumerate(shape)]
-    weights = [w for _, w in shape]
-    mixed = list(mix(sources, weights, seed=seed))
-    assert mixed == list(mix([iter(s) for s in sources], weights, seed=seed))
-    for k, source in enumerate(sources): assert [d for d in mixed if d['id'].startswith(f'{k}-')] == source
-    assert len(mixed) == sum(map(len, sources)) and list(mix(sources, weights, 3, seed)) == mixed[:3]
-
-
-def test_mixing_in_proportion():
-    sources = [itertools.repeat({'id': str(k), 'text': ''}) for k in range(3)]
-    ids = [d['id'] for d in mix(sources, [3, 0, 1], 4000)]
-    assert ids.count('1') == 0 and abs(ids.count('0') / 4000 - 0.75) < 0.03
-
-
-@pytest.mark.parametrize('weights', [[1], [1, -1], [0, 0], [1, 2, 3]])
-def test_bad_weights(weights):
-    with pytest.raises(UserError, match='weights') as e: mix([[], []], weights)
-    assert '\n' not in str(e.value)
-
-
 def test_the_verb(tmp_path, capsys):
     assert corpus('world', str(tmp_path/'a'), docs=3, seed=1)['documents'] == 3
     assert json.loads((tmp_path/'a/corpus.json').read_text())['source'] == 'world'
@@ -184,9 +213,22 @@ def test_the_verb(tmp_path, capsys):
     assert len(list(local_documents(tmp_path/'a'))) == 3 and not (tmp_path/'c/documents.jsonl').exists()
 
 
-def counted(path):
-    left_out = Skipped()
+def counted(path, lenient=False):
+    left_out = Skipped(lenient=lenient)
     return [d['text'] for d in local_documents(path, left_out)], dict(left_out)
+
+
+def test_one_shape_for_all(tmp_path):
+    for name, content in {'a.txt': 'a', 'b.jsonl': '{"text": "b"}', 'c.csv': 'text\nc\n', 'd.html': 'd'}.items():
+        (tmp_path/name).write_text(content)
+    found = [*local_documents(tmp_path), *world_documents(2), *pydoc_documents(2)]
+    for document in found:
+        assert list(document) == ['id', 'text', 'source', 'url', 'licence', 'meta'] and isinstance(document['meta'],
+                dict)
+        assert all(isinstance(value, str) for name, value in document.items() if name != 'meta')
+    assert [d['source'] for d in found] == ['a.txt', 'b.jsonl', 'c.csv', 'd.html', 'world', 'world', 'pydoc', 'pydoc']
+    write_documents(tmp_path/'out', found)
+    assert list(local_documents(tmp_path/'out')) == found
 
 
 def test_everything_given_is_read_and_the_rest_is_counted(tmp_path, capsys):
@@ -202,7 +244,8 @@ def test_everything_given_is_read_and_the_rest_is_counted(tmp_path, capsys):
 
 
 def test_names_that_are_not_read_are_counted(tmp_path):
-    for name in ('a.txt', 'B.TXT', 'c.png', 'd.PNG', 'noext', '.hidden.txt', '.ipynb_checkpoints/a-checkpoint.txt', 'sub/e.md'):
+    for name in ('a.txt', 'B.TXT', 'c.png', 'd.PNG', 'noext', '.hidden.txt', '.ipynb_checkpoints/a-checkpoint.txt',
+                 'sub/e.md'):
         (tmp_path/name).parent.mkdir(exist_ok=True)
         (tmp_path/name).write_text(name)
     (tmp_path/'f.txt').write_text('\n')
@@ -255,7 +298,8 @@ def test_what_is_not_ours_is_not_overwritten(tmp_path):
     mine = tmp_path/'mine'
     mine.mkdir()
     (mine/'documents.jsonl').write_bytes(jsonl(ROWS))
-    for source, out in ((mine, mine), (mine, mine/'new'), (mine/'documents.jsonl', mine), (mine/'documents.jsonl', tmp_path)):
+    for source, out in ((mine, mine), (mine, mine/'new'), (mine/'documents.jsonl', mine), (mine/'documents.jsonl',
+            tmp_path)):
         with pytest.raises(UserError, match='must lie apart'): corpus(str(source), str(out))
     for source, words in (('world', 'did not write'), ('', '--source: empty')):
         with pytest.raises(UserError, match=words): corpus(source, str(mine), docs=1)
@@ -266,7 +310,8 @@ def test_devices_and_pipes_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path/'pipe.jsonl')
     (tmp_path/'null.txt').symlink_to('/dev/zero')
     (tmp_path/'gone.txt').symlink_to(tmp_path/'nothing')
-    for name, words in (('pipe.jsonl', 'a pipe or a device'), ('null.txt', 'a pipe or a device'), ('gone.txt', 'no such file'),
+    for name, words in (('pipe.jsonl', 'a pipe or a device'), ('null.txt', 'a pipe or a device'), ('gone.txt',
+            'no such file'),
                         ('zero\0.txt', 'no such file|zero byte')):
         for read in (lambda p: list(local_documents(p)), lambda p: corpus(str(p), str(tmp_path/'out'))):
             with pytest.raises(UserError, match=words): read(tmp_path/name)
@@ -278,7 +323,9 @@ def test_names_and_texts_with_any_bytes(tmp_path):
     with open(folder + b'/\xff.txt', 'wb') as f: f.write(b'a\0b')
     assert corpus(os.fsdecode(folder), str(tmp_path/'out')) == {'documents': 1, 'bytes': 3}
     document, = local_documents(tmp_path/'out')
-    assert document == {'id': '?.txt', 'text': 'a\0b', 'meta': {}}
+    assert document == make_document(r'\udcff.txt', 'a\0b', r'\udcff.txt')
+    with open(folder + b'/\xfe.txt', 'wb') as f: f.write(b'another')
+    assert [d['id'] for d in local_documents(os.fsdecode(folder))] == [r'\udcfe.txt', r'\udcff.txt']
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):
@@ -305,7 +352,7 @@ def test_a_column_that_python_cannot_hold_does_not_stop_the_text(column, tmp_pat
 
 @pytest.mark.parametrize('name', ['a.txt.gz', 'a.jsonl.gz', 'A.JSONL.GZ', 'a.parquet'])
 def test_a_bomb_is_refused(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(documents_module, '_FREE', 1 << 20)
+    monkeypatch.setattr(unpack, '_FREE', 1 << 20)
     row = jsonl([{'text': 'x' * 3_000_000}])
     if name.endswith('parquet'):
         table = pa.table({'text': ['x' * 1_000_000 + str(i) for i in range(3)]})
@@ -313,7 +360,7 @@ def test_a_bomb_is_refused(name, tmp_path, monkeypatch):
     else: (tmp_path/name).write_bytes(gzip.compress(row))
     with pytest.raises(UserError, match='unpack to more than') as e: list(local_documents(tmp_path/name))
     assert '\n' not in str(e.value)
-    monkeypatch.setattr(documents_module, '_FREE', 1 << 22)
+    monkeypatch.setattr(unpack, '_FREE', 1 << 22)
     assert list(local_documents(tmp_path/name))
 
 
@@ -323,3 +370,52 @@ def test_one_long_line(tmp_path):
     assert len(next(local_documents(tmp_path/'a.jsonl'))['text']) == 10_000_000
     with pytest.raises(UserError, match='line 1: not a JSON') as e: list(local_documents(tmp_path/'b.jsonl'))
     assert len(str(e.value)) < 300
+
+
+def test_lenient_on_the_command_line(tmp_path, capsys):
+    (tmp_path/'docs').mkdir()
+    (tmp_path/'docs/a.jsonl').write_bytes(jsonl(ROWS) + b'{"text": 1}\n{"te\n' + jsonl(ROWS[:1]))
+    (tmp_path/'docs/b.txt').write_bytes(b'caf\xe9')
+    source, out = str(tmp_path/'docs'), str(tmp_path/'out')
+    with pytest.raises(UserError, match='a.jsonl, row 3'): corpus(source, out)
+    assert not (tmp_path/'out').exists()
+    assert corpus(source, out, lenient=True)['documents'] == 3
+    left_out = json.loads((tmp_path/'out/corpus.json').read_text())['left_out']
+    assert left_out == {'rows without text': 1, 'rows that are not JSON': 1, 'files that are not UTF-8': 1}
+    assert capsys.readouterr().err.count('left out: ') == 3
+    with pytest.raises(UserError, match='--lenient was True, now None'): corpus(source, out)
+
+
+def test_pages_are_announced(tmp_path, capsys):
+    (tmp_path/'docs').mkdir()
+    (tmp_path/'docs/a.html').write_text('<p>A')
+    assert corpus(str(tmp_path/'docs'), str(tmp_path/'out')) == {'documents': 1, 'bytes': 4}
+    assert 'HTML documents: 1; llmbook clean' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('flags, words', [
+    (dict(format='code'), '--format code: only for files'), (dict(licences=['MIT']),
+            '--licences: only with --format code'),
+    (dict(format='code', languages=['pyhton']), "did you mean 'python'"), (dict(links='keep'),
+            '--links: only with --format social')])
+def test_flags_that_do_not_go_together(flags, words, tmp_path):
+    with pytest.raises(UserError, match=words) as e: corpus('world', str(tmp_path/'out'), docs=1, **flags)
+    assert '\n' not in str(e.value)
+
+
+def test_formats_of_the_verb(tmp_path):
+    (tmp_path/'code').mkdir()
+    (tmp_path/'code/a.py').write_text('# SPDX-License-Identifier: MIT\n')
+    (tmp_path/'code/b.go').write_text('package b\n')
+    (tmp_path/'posts.jsonl').write_bytes(jsonl([{'id': 1, 'text': 'See https://a.org'}, {'id': 2, 'text': '@a',
+            'reply_to': 1}]))
+    mark = '*** {} OF THE PROJECT GUTENBERG EBOOK X ***'
+    (tmp_path/'book.txt').write_text(f'{mark.format("START")}\n\nText.\n\n{mark.format("END")}')
+    def texts(source, **flags):
+        corpus(str(tmp_path/source), str(tmp_path/'out'), fresh=True, **flags)
+        return [d['text'] for d in local_documents(tmp_path/'out')]
+    assert texts('code', format='code', licences=['mit'],
+                 languages=['python']) == ['# SPDX-License-Identifier: MIT\n']
+    assert texts('posts.jsonl', format='social') == ['See [link]\n\n@user']
+    assert texts('posts.jsonl', format='social', links='keep') == ['See https://a.org\n\n@user']
+    assert texts('book.txt', format='books') == ['Text.']
