@@ -9,9 +9,11 @@ import pytest
 from tokenizers import AddedToken
 
 from llmbook.core import UserError
+from llmbook.text import encode as encode_module
 from llmbook.text import store as store_module
 from llmbook.text.batches import PackedRows
 from llmbook.text.bpe import BEGIN, BPE, END, as_tokenizer, count_words, save_tokenizer, train_bpe
+from llmbook.text.encode import UnequalIds
 from llmbook.text.store import TokenStore, encode_documents, fingerprint, tokens, write_store
 
 
@@ -186,3 +188,24 @@ def test_an_older_store_survives_mistakes(tokenizer, tmp_path):
 def test_half_characters_are_counted_and_encoded(tokenizer, tmp_path):
     counts = write_store(tmp_path, {'train': [{'text': 'a\ud83d'}]}, tokenizer)
     assert counts['train'] == {'documents': 1, 'tokens': 4, 'bytes': 2}
+
+
+@pytest.mark.parametrize('val', [0.0, 0.5])
+def test_the_verb_reads_again_when_an_encoder_is_found_wrong(val, tokenizer, tmp_path, capsys, monkeypatch):
+    "The files are those of a plain run, one line says what happened, and what was left out is counted once."
+    (tmp_path/'text').mkdir()
+    for name in 'abcd': (tmp_path/f'text/{name}.txt').write_text(f'the cat sat on the mat {name} ' * 50)
+    (tmp_path/'text/picture.png').write_bytes(b'x')
+    save_tokenizer(tokenizer, tmp_path/'tokenizer')
+    def run(out): return tokens(str(tmp_path/'text'), str(tmp_path/'tokenizer'), str(tmp_path/out), val=val)
+    counts = run('right')
+    capsys.readouterr()
+    def found_wrong(batches):
+        yield [np.array([5]) for _ in next(batches)]
+        raise UnequalIds("fastokens has other ids than tokenizers for 'x'")
+    monkeypatch.setattr(encode_module, '_by_size', lambda tokenizer: found_wrong)
+    assert run('again') == counts
+    said = capsys.readouterr().err
+    assert said.count('encoding again with tokenizers') == 1 and said.count('.png files: 1 (') == 1 and ': 2' not in said
+    for name in ('tokens.json', 'train.ids.npy', 'train.starts.npy', 'tokenizer.json'):
+        assert (tmp_path/'again'/name).read_bytes() == (tmp_path/'right'/name).read_bytes()

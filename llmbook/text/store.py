@@ -7,6 +7,7 @@ __all__ = ['encode_documents', 'fingerprint', 'write_store', 'check_ids', 'Token
 
 # %% ../../nbs/078_store.ipynb #76f83df6
 import hashlib
+import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..files import atomic_write, check_regular, read_json, write_json
 from ..outputs import output_folder, path_fingerprint
 from .corpus import hold_out
 from .documents import Skipped, check_apart, local_documents, text_path
+from .encode import Encoder, UnequalIds, framed_ids, library_encoder
 from .framing import TextTokenizer, text_tokenizer
 from .tokenizer_files import load_tokenizer, save_tokenizer
 
@@ -48,7 +50,7 @@ def _write_header(
 def _write_ids(
     folder:Path, # where
     split:str, # name of the files
-    rows:Iterable[list[int]], # ids of documents
+    rows:Iterable[list[int]|np.ndarray], # ids of documents
     dtype:type, # of an id
 )->tuple[int, int]: # documents, tokens
     "Write `split.ids.npy` and `split.starts.npy`, document by document."
@@ -91,26 +93,36 @@ def _write_split(
     split:str, # name of the files
     documents:Iterable[dict], # with `text`
     tokenizer:TextTokenizer, # with its special ids
+    encoder:Encoder|None, # None takes the fastest
 )->dict: # how many documents, tokens and bytes of text
     "Write one split. Raises `UserError` if it has no documents."
     counts = {'documents': 0, 'tokens': 0, 'bytes': 0}
     dtype = np.uint16 if _ids_needed(tokenizer) <= 2**16 else np.uint32
-    rows = encode_documents(tokenizer, _count_bytes(documents, counts))
+    texts = (document['text'] for document in _count_bytes(documents, counts))
+    rows = framed_ids(tokenizer, texts, encoder)
     counts['documents'], counts['tokens'] = _write_ids(folder, split, rows, dtype)
     if not counts['documents']:
         raise UserError(f"{folder}: no documents for the split {split}; the corpus is empty")
     return counts
 
+# %% ../../nbs/078_store.ipynb #04021b97
 def write_store(
     folder:Path|str, # where
     splits:dict[str, Iterable[dict]], # name -> documents
     tokenizer:Tokenizer|TextTokenizer, # with its special ids, or as `train_tokenizer` makes it
+    encoder:Encoder|None=None, # None takes the fastest
 )->dict: # counts of every split
     "Write token ids, in two bytes if they fit. Raises `UserError` for a split without documents."
-    folder, tokenizer, counts = Path(folder), text_tokenizer(tokenizer), {}
+    folder, tokenizer = Path(folder), text_tokenizer(tokenizer)
     (folder/'tokens.json').unlink(missing_ok=True)
-    for split, documents in splits.items():
-        counts[split] = _write_split(folder, split, documents, tokenizer)
+    def write(encoder):
+        return {split: _write_split(folder, split, documents, tokenizer, encoder) for split, documents in splits.items()}
+    try: counts = write(encoder)
+    except UnequalIds as problem:
+        if any(iter(documents) is documents for documents in splits.values()): # a stream, which is read only once
+            raise UserError(f"{problem}; give encoder=library_encoder(tokenizer), or uninstall it") from problem
+        print(f"{problem}; encoding again with tokenizers", file=sys.stderr)
+        counts = write(library_encoder(tokenizer))
     meta = {'vocab_size': _ids_needed(tokenizer), 'tokenizer': fingerprint(tokenizer)}
     meta |= {'begin': tokenizer.begin, 'ends': list(tokenizer.ends), 'pad': tokenizer.pad}
     write_json(folder/'tokens.json', meta | {'splits': counts})
@@ -209,6 +221,13 @@ class TokenStore:
         return np.diff(self.starts)
 
 # %% ../../nbs/078_store.ipynb #d1600960
+class _Source:
+    "The documents of a file or folder, from the beginning each time."
+    def __init__(self, path:Path, skipped:Skipped): self.path, self.skipped = path, skipped
+    def __iter__(self):
+        for counts in (self.skipped, self.skipped.first): counts.clear()
+        return local_documents(self.path, self.skipped)
+
 def tokens(
     text:str, # documents: a file or a folder
     tokenizer:str, # folder of the tokenizer
@@ -223,7 +242,7 @@ def tokens(
     frame = f'{loaded.begin} {loaded.ends} {loaded.pad}'
     inputs = {'text': path_fingerprint(source), 'tokenizer': f'{fingerprint(loaded)} {frame}'}
     with output_folder(out, 'tokens', dict(text=text, tokenizer=tokenizer, val=val), inputs, fresh) as folder:
-        documents = local_documents(source, skipped)
+        documents = _Source(source, skipped)
         splits = {'train': documents}
         if val: splits['train'], splits['val'] = hold_out(documents, val)
         save_tokenizer(loaded, folder)
