@@ -27,6 +27,7 @@ from ..outputs import path_fingerprint
 from ..text.batches import IGNORE, Stream, document_batches
 from ..text.bpe import FIRST_MERGE, load_tokenizer, save_tokenizer, train_tokenizer
 from ..text.corpus import HELD_START, world_documents
+from ..text.mixture import Mixture, parse_mix
 from ..text.store import TokenStore, fingerprint, write_store
 from .claim import check_place
 from .loop import fit
@@ -155,7 +156,7 @@ class _Task(NamedTuple):
     "What there is to train, and on what."
     decoder:Transformer
     tokenizer:Tokenizer
-    stream:Stream
+    stream:Stream|Mixture
     val:list|None # held-out batches; None if nothing is held out
 
 
@@ -166,12 +167,14 @@ def _prepare(
     block_size:int|None=None, # tokens in a row; None is the decoder's
     eval_every:int=0, # steps between measurements on held-out text
     seed:int=0, # of the order
+    mix:tuple|None=None, # stores and weights of `parse_mix`
 )->_Task:
     "Everything that `fit` needs. Raises `UserError` for what does not fit together."
     tokenizer = load_tokenizer(folder)
     store = TokenStore(folder, tokenizer=tokenizer) # raises if the two do not belong together
     block_size = block_size or decoder.config.block_size
-    stream = Stream(store, batch_size, block_size, seed)
+    if mix: stream = Mixture(*mix, batch_size, block_size, seed)
+    else: stream = Stream(store, batch_size, block_size, seed)
     if 'val' in store.meta['splits']:
         val = validation_batches(TokenStore(folder, 'val'), block_size)
         return _Task(decoder, tokenizer, stream, val)
@@ -216,6 +219,27 @@ def _starting_model(
     found = model_folder(folder)
     return found, path_fingerprint(found)
 
+# %% ../../nbs/220_clm.ipynb #5881f174
+def _check_mix(tokens:str|None, mix:list[str]|None, temperature:float):
+    "Raises `UserError` for a mixture that lacks a part."
+    if mix and not tokens: raise UserError(f"--mix {mix[0]}: nothing to mix with; give the first folder as --tokens")
+    if temperature != 1 and not mix: raise UserError(f"--mix-temperature {temperature}: nothing is mixed; give folders as --mix")
+
+
+def _mix_fingerprint(mixture:Mixture)->str:
+    "What the sources of a mixture hold, and their shares."
+    shares = mixture.shares().values()
+    folders = [stream.store.folder for stream in mixture.streams]
+    return ' '.join(f'{path_fingerprint(folder)}={share:.6g}' for folder, share in zip(folders, shares))
+
+
+def _describe_mix(mixture:Mixture, steps:int)->str:
+    "A line about the sources of a run."
+    parts = []
+    for stream, share, n in zip(mixture.streams, mixture.shares().values(), mixture.epochs(steps).values()):
+        parts.append(f'{stream.store.folder} {share:.1%} of the rows, {n:.2f} epochs')
+    return 'mixed: ' + '; '.join(parts)
+
 # %% ../../nbs/220_clm.ipynb #78a9098a
 def pretrain(
     tokens:str|None=None, # folder that `llmbook tokens` wrote; if omitted, stories are generated
@@ -234,6 +258,8 @@ def pretrain(
     clip:Annotated[float, at_least(0), below(math.inf)]=1.0, # largest norm of the gradient; 0 turns clipping off
     stories:Annotated[int, between(1, 999_999_999)]=20_000, # stories to generate and train on, if --tokens is not given
     vocab_size:Annotated[int, between(1, 1_000_000)]=1024, # vocabulary size for those stories, if --tokens is not given
+    mix:list[str]|None=None, # more folders of tokens and their shares of the rows, such as runs/code=0.2; without shares, by size
+    mix_temperature:Annotated[float, above(0), below(math.inf)]=1.0, # flattens shares that follow sizes; 1 is in proportion
     save_every:Annotated[int, at_least(0)]=0, # steps between checkpoints; 0 saves only at the end
     keep:Annotated[int, at_least(0)]=3, # number of checkpoints to keep; 0 keeps all
     eval_every:Annotated[int, at_least(0)]=0, # steps between measurements on held-out text; 0 turns them off
@@ -247,6 +273,8 @@ def pretrain(
     "Pretrain a decoder on next-token prediction."
     args = {k: v for k, v in locals().items() if k not in ('engine', 'on_eval')}
     check_ranges(pretrain, args)
+    _check_mix(tokens, mix, mix_temperature)
+    if not mix: del args['mix_temperature'] # a run that began before there was one can be resumed
     _check_size(size, vocab_size, new_tokens=not (tokens or model))
     check_place(out) # complain before anything is read
     start = own = begins_with = None
@@ -260,10 +288,12 @@ def pretrain(
             _check_model(model, start, own, store, block_size)
         else: store = TokenStore(tokens, tokenizer=load_tokenizer(tokens)) # or raises, before memory is taken
         decoder = start or _initial_model(store, size, arch, block_size, seed)
-        return _prepare(tokens, decoder, batch_size or PRESETS[size][0], block_size, eval_every, seed)
+        sources = parse_mix(tokens, mix, mix_temperature) if mix else None
+        return _prepare(tokens, decoder, batch_size or PRESETS[size][0], block_size, eval_every, seed, sources)
     given = Path(tokens).expanduser() if tokens else None
     ready = task(given) if given else None # complain before a folder is made
     if given: inputs['tokens'] = path_fingerprint(given)
+    if mix: inputs['mix'] = _mix_fingerprint(ready.stream)
     with Run(out, 'pretrain', args, fresh=fresh, inputs=inputs) as run:
         if begins_with and 'start' not in run.config: run.save_config(start=str(begins_with.resolve()))
         if not given:
@@ -274,6 +304,7 @@ def pretrain(
         trainer = engine.build(decoder, rates, weight_decay=weight_decay, betas=(0.9, beta2), clip=clip, optimizer=optimizer)
         print(f"{out}: {count_parameters(decoder):,} parameters, {steps:,} steps of {stream.batch_size} rows of "
               f"{stream.block_size} tokens, {len(stream.packed):,} rows in all")
+        if mix: print(_describe_mix(stream, steps))
         def look(step, stats, say):
             row = {'val_loss': trainer.evaluate(val, CLM())['loss']} if val else {}
             more = on_eval(decoder, step, row, say) if on_eval else None
