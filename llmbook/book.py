@@ -21,6 +21,7 @@ from .evaluation.findings import read_samples
 from .evaluation.measure import print_task, read_results, text_task, world_task
 from .evaluation.perplexity import as_ids
 from .evaluation.report import report
+from .evaluation.text_parts import funnel_words
 from .evaluation.watch import first_rungs, read_counted, report_progress, write_counted
 from .fields import Field, check_fields
 from .files import read_json, write_json
@@ -34,6 +35,7 @@ from .text.batches import PackedRows, Stream, split_batch
 from .text.bpe import FIRST_MERGE, train_tokenizer
 from .text.corpus import HELD_START, hold_out, pydoc_documents, world_documents, write_documents
 from .text.documents import Skipped, check_apart, local_documents
+from .text.intake import clean_world
 from .text.store import TokenStore, write_store
 from .text.tokenizer_files import load_tokenizer, save_tokenizer
 from .train.clm import CLM, PRESETS, pretrain
@@ -83,14 +85,19 @@ def _take_characters(documents:list[dict], size:int)->list[dict]:
     return documents[:max(1, count)]
 
 
+def _clean(folder:Path, stories:int, seed:int):
+    "Write the world's stories as dirty pages, and what is left of them after cleaning."
+    print('  ' + funnel_words(clean_world(folder, stories, seed)))
+
+
 def _collect(folder:Path, text:str|None, stories:int, pydoc:int, seed:int):
-    "Write what is read: the reader's text, or so many stories and so many characters of Python's documentation."
+    "Write what is read: the reader's text, or the stories that are left and so many characters of Python's documentation."
     skipped = Skipped()
     if text:
         parts = {'text': hold_out(local_documents(text, skipped))}
     else:
         val = world_documents(min(500, stories), seed, HELD_START)
-        parts = {'world': (world_documents(stories, seed), val),
+        parts = {'world': (local_documents(folder.parent/'pages'/'documents.jsonl'), val),
                  'pydoc': hold_out(_take_characters(pydoc_documents(), pydoc))}
     for name, (train, val) in parts.items():
         write_documents(folder/name/'val', val)
@@ -313,6 +320,7 @@ def run(
         steps_and_speed = _plan_steps(out/'tokens', size, scale['minutes'], seed, steps, engine)
         write_json(out/'plan.json', steps_and_speed)
 
+    if not text: _run_once(out/'pages'/'funnel.json', 'Cleaning', _clean, out/'pages', scale['stories'], seed)
     _run_once(out/'text'/last/'corpus.json', 'Text', _collect, out/'text', text, scale['stories'], scale['pydoc'], seed)
     _run_once(out/'tokenizer'/'tokenizer_config.json', 'Tokenizer', _make_tokenizer, out, scale['vocab_size'])
     _run_once(out/'tokens'/'tokenizer_config.json', 'Tokens', _make_tokens, out, main, block_size)

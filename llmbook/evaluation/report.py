@@ -16,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 
 from ..configuration import shown
 from ..core import UserError
-from .findings import (files_named, read_commands, read_samples, read_source, read_splits, readable,
+from .findings import (files_named, read_commands, read_samples, readable,
                                          run_settings, training_log)
 from .measure import measured_on, read_results
 from .page import Part, as_html, as_markdown, check_places, page_path, svg_of
 from .perplexity import in_digits, plus_minus
+from .text_parts import funnel_parts, text_parts
 from ..files import STEP, atomic_write
 from ..flags import check_ranges
 from ..lesson import COLOURS, figure
@@ -167,25 +168,6 @@ def _run_parts(
     settings = [f'{flag} = {value}' for flag, value in config['args'].items() if value is not None]
     return parts + [Part('heading', f'Settings: {command}'), Part('code', '\n'.join(settings))]
 
-# %% ../../nbs/650_report.ipynb #6fcbdb57
-def _text_parts(
-    folder:Path, # a run, or a folder of them
-)->list[Part]: # tables
-    "What was read, and what was kept as tokens."
-    parts = []
-    sources, damaged = readable(folder, 'corpus.json', read_source)
-    if sources:
-        rows = [(s['source'], f"{s['documents']:,}", f"{s['bytes']:,}") for s in sources]
-        parts += [Part('heading', 'Text that was read'), Part('table', [('source', 'documents', 'bytes'), *rows])]
-    stores, more = readable(folder, 'tokens.json', read_splits)
-    for splits in stores:
-        rows = [('part', 'documents', 'tokens', 'bytes per token')]
-        for name, split in splits.items():
-            ratio = split['bytes'] / split['tokens']
-            rows.append((name, f"{split['documents']:,}", f"{split['tokens']:,}", f'{ratio:.2f}'))
-        parts += [Part('heading', 'Tokens that were kept'), Part('table', rows)]
-    return parts + [Part('text', note) for note in damaged + more]
-
 # %% ../../nbs/650_report.ipynb #cefff76b
 def _real_text_parts(
     tasks:dict, # of results.json
@@ -261,10 +243,10 @@ def _folder_parts(
     for run, (rows, _) in zip(runs, logs):
         lines = bounds if len(runs) == 1 else None
         parts += [Part('heading', f'Loss: {run.name}'), _curve_part(rows, run.name, lines)]
-    parts += _best_sample_parts(samples) + _real_text_parts(tasks)
+    parts += _best_sample_parts(samples) + _real_text_parts(tasks) + funnel_parts(folder)
     for run, (rows, _) in zip(runs, logs): parts += _run_parts(run, rows)
     commands, more = readable(folder, 'next.json', read_commands)
-    parts += _text_parts(folder) + _sample_parts(samples)
+    parts += text_parts(folder) + _sample_parts(samples)
     parts += [Part('text', note) for note in damaged + more]
     for lines in commands:
         parts += [Part('heading', 'How to continue'), Part('code', '\n'.join(lines))]
