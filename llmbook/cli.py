@@ -20,6 +20,8 @@ from contextlib import contextmanager, nullcontext
 VERBS = { # verb -> module, function, does it train?
     'run': ('llmbook.book', 'run', True),
     'corpus': ('llmbook.text.corpus', 'corpus', False),
+    'clean': ('llmbook.text.funnel', 'clean', False),
+    'dedup': ('llmbook.text.dedup', 'dedup', False),
     'tokenizer': ('llmbook.text.bpe', 'tokenizer', False),
     'tokens': ('llmbook.text.store', 'tokens', False),
     'pretrain': ('llmbook.train.clm', 'pretrain', True),

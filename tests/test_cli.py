@@ -209,7 +209,8 @@ def test_import_is_light():
 
 
 PATHS = {'run': {'text', 'out'}, 'corpus': {'source', 'out'}, 'tokenizer': {'text', 'out'},
-         'tokens': {'text', 'tokenizer', 'out'}, 'pretrain': {'tokens', 'model', 'out'},
+         'clean': {'text', 'out'}, 'dedup': {'text', 'out'}, 'tokens': {'text', 'tokenizer', 'out'},
+         'pretrain': {'tokens', 'model', 'out'},
          'generate': {'model'}, 'evaluate': {'model', 'text', 'out'},
          'report': {'runs', 'out'}, 'env': set()}
 

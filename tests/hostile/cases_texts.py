@@ -1,10 +1,15 @@
 "Archives and text files: what lies on disks under names that promise text."
 import base64
+import bz2
 import gzip
 import json
 import os
+import tarfile
 import zipfile
 import zlib
+from pathlib import Path
+
+import zstandard
 
 from .cases_files import DEEP
 from .harness import Case, fifo, folder, link, put
@@ -50,6 +55,41 @@ def one_member_bomb(file, size):
     return step
 
 
+def evil_zip(path):
+    "An archive whose members want to lie elsewhere."
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name in ('../up.txt', '/absolute.txt', 'a/../../up.txt'): archive.writestr(name, 'A lamp.')
+        link = zipfile.ZipInfo('link')
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, '/etc/passwd')
+        archive.writestr('bomb.txt', bytes(1 << 24))
+
+
+def evil_tar(path):
+    with tarfile.open(path, 'w:gz') as archive:
+        for name, kind, target in (('../up.txt', tarfile.REGTYPE, ''), ('/absolute.txt', tarfile.REGTYPE, ''),
+                                   ('link', tarfile.SYMTYPE, '/etc/passwd'), ('hard', tarfile.LNKTYPE, '../x'),
+                                   ('device', tarfile.CHRTYPE, ''), ('pipe', tarfile.FIFOTYPE, '')):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+
+
+def nothing_outside(d, result):
+    "No member of an archive got out."
+    names = {p.name for p in d.path.rglob('*')}
+    found = {'up.txt', 'absolute.txt', 'link', 'hard', 'device', 'pipe', 'bomb.txt'} & names
+    outside = [p for p in (d.path.parent/'up.txt', Path('/absolute.txt')) if p.exists()]
+    return f'{found or outside} got out' if found or outside else None
+
+
+def zst(content): return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+
+
+WIKI = (b'<mediawiki><page><title>T</title><ns>0</ns><id>1</id><revision><text>A lamp.</text></revision></page>'
+        b'</mediawiki>')
+LAUGHS = b'<!DOCTYPE x [<!ENTITY a "ha">' + b''.join(
+    b'<!ENTITY %c "%s">' % (b, b'&%c;' % a * 10) for a, b in zip(b'abcdefghi', b'bcdefghij')) + b']>'
 ROW = b'{"id": "a", "text": "A lamp."}\n'
 GZIP_CASES = [
     text('gzip cut short', 'a.txt.gz', gzip.compress(os.urandom(5000).hex().encode())[:2000], quick=True),
@@ -82,12 +122,28 @@ GZIP_CASES = [
     text('a bomb of two gigabytes, as one row', 'a.jsonl.gz', bomb('a.jsonl.gz', b' ' * (1 << 26), 32)),
     text('a bomb inside a folder', 'docs',
          lambda d: (d.put('docs/a.txt', 'A lamp.'), bomb('docs/b.txt.gz', bytes(1 << 26), 32)(d))),
-    text('a zip archive', 'a.zip', lambda d: zipfile.ZipFile(d/'a.zip', 'w').writestr('a.txt', 'A lamp.')),
+    text('a zip archive', 'a.zip', lambda d: zipfile.ZipFile(d/'a.zip', 'w').writestr('a.txt', 'A lamp.'),
+         words=('a.zip', 'an archive', 'unpack it')),
+    text('a zip archive with paths upwards and a link', 'a.zip', lambda d: evil_zip(d/'a.zip'), check=nothing_outside,
+         words=('a.zip', 'an archive'), quick=True),
+    text('a tar archive with paths upwards, links and devices', 'a.tar.gz', lambda d: evil_tar(d/'a.tar.gz'),
+         check=nothing_outside, words=('a.tar.gz', 'an archive')),
+    Case('a folder with hostile archives', 'corpus --source docs --out out',
+         lambda d: (d.put('docs/a.txt', 'A lamp.'), evil_zip(d/'docs/b.zip'), evil_tar(d/'docs/c.tgz')),
+         code=0, words=('1 document', '.zip files', '.tgz files'), check=nothing_outside),
     text('a zip archive that is named as text', 'a.txt',
          lambda d: zipfile.ZipFile(d/'a.txt', 'w').writestr('a', os.urandom(99))),
     text('a tar archive', 'a.tar.gz', gzip.compress(b'\0' * 1024)),
-    text('a compression that nobody announced', 'a.jsonl.zst', b'\x28\xb5\x2f\xfd' + b'\0' * 20),
-    text('bzip2', 'a.txt.bz2', b'BZh91AY'),
+    text('zstd that is broken', 'a.jsonl.zst', b'\x28\xb5\x2f\xfd' + b'\0' * 20),
+    text('zstd cut short', 'a.jsonl.zst', zst(ROW * 99)[:-5], words=('a.jsonl.zst', 'after line')),
+    text('zstd', 'a.jsonl.zst', zst(ROW) + zst(ROW), **fine(2)),
+    text('a bomb of two gigabytes in zstd, as text', 'a.txt.zst', zst(bytes(1 << 26)) * 32),
+    text('a bomb of two gigabytes in zstd, as one row', 'a.jsonl.zst', zst(b' ' * (1 << 26)) * 32),
+    text('a bomb of two gigabytes in zstd, as many rows', 'a.jsonl.zst', zst(ROW * 2_000_000) * 33, seconds=90),
+    text('bzip2 that is broken', 'a.txt.bz2', b'BZh91AY'),
+    text('bzip2', 'a.jsonl.bz2', bz2.compress(ROW) * 2, **fine(2)),
+    text('a bomb of two gigabytes in bzip2', 'a.txt.bz2', bz2.compress(bytes(1 << 26)) * 32),
+    text('a compression that nobody announced', 'a.txt.xz', b'\xfd7zXZ\0'),
     text('a picture', 'a.png', b'\x89PNG\r\n\x1a\n'),
     text('a file without a suffix', 'README', 'A lamp.'),
 ]
@@ -188,8 +244,8 @@ JSONL_CASES = [
     rows('a text that is a list', b'{"text": ["A", "lamp"]}\n', words=('rows.jsonl', 'row 1')),
     rows('a row nested deep', ROW + DEEP.encode() + b'\n', words=('rows.jsonl', 'line 2')),
     rows('depth beside the text', b'{"text": "A lamp.", "x": ' + b'[' * 900 + b']' * 900 + b'}\n', code=(0, 2)),
-    rows('the same name twice in a row', b'{"text": "A lamp.", "text": "A hill."}\n', **fine(1),
-         check=texts_are('A hill.')),
+    rows('the same name twice in a row', ROW + b'{"text": "A lamp.", "text": "A hill."}\n',
+         words=('rows.jsonl', 'line 2', 'twice')),
     rows('an id that is an object', b'{"id": {"a": 1}, "text": "A lamp."}\n', **fine(1)),
     rows('the same id in every row', ROW * 3, **fine(3)),
     rows('NaN beside the text', b'{"text": "A lamp.", "x": NaN, "y": Infinity}\n', **fine(1),
@@ -204,11 +260,12 @@ JSONL_CASES = [
     rows('one byte that is not UTF-8', b'{"text": "caf\xe9"}\n', words=('rows.jsonl', 'UTF-8')),
     rows('a zero character in a text', b'{"text": "A\\u0000lamp."}\n', **fine(1), check=texts_are('A\0lamp.')),
     rows('a zero byte between rows', ROW + b'\0\n' + ROW, words=('rows.jsonl', 'line 2')),
-    rows('half of a character pair', b'{"text": "A \\ud800lamp."}\n', **fine(1), check=texts_are('A ?lamp.'),
+    rows('half of a character pair', ROW + b'{"text": "A \\ud800lamp."}\n', words=('rows.jsonl', 'row 2', 'half'),
          quick=True),
-    rows('half of a character pair in an id', b'{"id": "\\udfff", "text": "A lamp."}\n', **fine(1)),
-    rows('half of a character pair beside the text', b'{"text": "A lamp.", "m": "\\ud83d"}\n', **fine(1)),
-    rows('both halves of a character, apart', b'{"text": "\\ude00\\ud83d"}\n', **fine(1), check=texts_are('??')),
+    rows('half of a character pair in an id', b'{"id": "\\udfff", "text": "A lamp."}\n', words=('rows.jsonl', 'row 1')),
+    rows('half of a character pair beside the text', b'{"text": "A lamp.", "m": "\\ud83d"}\n', **fine(1),
+         check=lambda d, r: None if r'\ud83d' in (d/'out/documents.jsonl').read_text() else 'is not what it was'),
+    rows('both halves of a character, apart', b'{"text": "\\ude00\\ud83d"}\n', words=('rows.jsonl', 'row 1', 'half')),
     rows('a line of twenty megabytes', b'{"text": "' + b'lamp ' * 4_000_000 + b'"}\n', **fine(1)),
     rows('a million empty lines', b'\n' * 1_000_000 + ROW, **fine(1)),
     rows('nothing in it', b''),
@@ -274,7 +331,7 @@ PLAIN_CASES = [
     Case('a tokenizer from one character', 'tokenizer --text a.txt --vocab-size 300 --out out', put('a.txt', 'x'),
          code=0, words='264'),
     Case('a tokenizer from half a character pair', 'tokenizer --text rows.jsonl --vocab-size 300 --out out',
-         put('rows.jsonl', '{"text": "\\ud800 lamp lamp"}\n'), code=0, words='merges'),
+         put('rows.jsonl', '{"text": "\\ud800 lamp lamp"}\n'), words=('rows.jsonl', 'row 1', 'half')),
     Case('tokens from ten megabytes of one letter', 'tokens --text a.txt --tokenizer tokenizer --out out',
          put('a.txt', b'a' * 10_000_000),
          code=0, words='1 document', memory=2 << 30), # as above
@@ -343,4 +400,54 @@ FOLDER_CASES = [
          words='val', doubt='refused, or the held-out documents are left out and named'),
 ]
 
-CASES = [*GZIP_CASES, *PARQUET_CASES, *JSONL_CASES, *PLAIN_CASES, *FOLDER_CASES]
+TABLE = b'id,text\na,A lamp.\n'
+OTHER_CASES = [
+    text('a table with commas', 'a.csv', TABLE, **fine(1), check=texts_are('A lamp.')),
+    text('a table whose quote is never closed', 'a.csv', TABLE + b'b,"A hill.\nc,A well.\n', words=('a.csv', 'line 3')),
+    text('a table with a row too long', 'a.csv', TABLE + b'b,A hill.,more\n', words=('a.csv', 'line 3', '3 cells')),
+    text('a table with a row too short', 'a.tsv', TABLE.replace(b',', b'\t') + b'b\n', words=('a.tsv', 'line 3')),
+    text('a table that is not UTF-8', 'a.csv', TABLE + b'b,caf\xe9\n', words=('a.csv', 'line 3', 'UTF-8')),
+    text('a table without a text', 'a.csv', b'id,title\na,A lamp.\n', words=('a.csv', 'text')),
+    text('a table with two columns of one name', 'a.csv', b'text,text\na,b\n', words=('a.csv', 'two columns')),
+    text('a table with a zero byte', 'a.csv', TABLE + b'b,A\0hill.\n', **fine(2)),
+    text('a table of twenty megabytes in one cell', 'a.csv', b'text\n' + b'lamp ' * 4_000_000 + b'\n', **fine(1)),
+    text('a table of a header', 'a.csv', b'id,text\n'),
+    text('a page', 'a.html', b'<p>A lamp.', code=0, words=('1 document', 'HTML')),
+    text('a page in an encoding that it does not name', 'a.html', b'<p>caf\xe9', words=('a.html', 'utf-8')),
+    text('a page in an encoding that nobody knows', 'a.html', b'<meta charset=klingon>', words=('a.html', 'klingon')),
+    text('a page in an encoding that is a program', 'a.html', b'<meta charset=unicode_escape>', words='a.html'),
+    text('a page of half a character', 'a.html', b'\xff\xfe\x3d\xd8', words='a.html'),
+    text('a page that keeps an expression busy', 'a.html', b'<link ' * 1_000_000, code=0, words='1 document'),
+    text('a crawl cut short', 'a.warc', b'WARC/1.0\r\nContent-Length: 99\r\n\r\nx', words=('a.warc', 'record 1')),
+    text('a crawl that is none', 'a.warc', b'A lamp.\n', words=('a.warc', 'record 1')),
+    text('a record of a petabyte', 'a.warc', b'WARC/1.0\r\nContent-Length: 999999999999999\r\n\r\nx', words='a.warc'),
+    text('a crawl of no bytes', 'a.warc', b''),
+    text('a dump', 'a.xml', WIKI, **fine(1), check=texts_are('A lamp.')),
+    text('billion laughs', 'a.xml', LAUGHS + WIKI, words=('a.xml', 'line 1', 'DOCTYPE'), quick=True),
+    text('a dump that opens another file', 'a.xml', b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
+         b'<mediawiki>&a;</mediawiki>', words=('a.xml', 'DOCTYPE')),
+    text('a dump cut short', 'a.xml', WIKI[:-20], words=('a.xml', 'line 1')),
+    text('a dump of a million open tags', 'a.xml', b'<mediawiki>' + b'<page>' * 1_000_000, words='a.xml'),
+    text('a file of XML that is no dump', 'a.xml', b'<project/>', words=('a.xml', 'no text')),
+    Case('one bad row, leniently', 'corpus --source rows.jsonl --lenient --out out',
+         put('rows.jsonl', ROW + b'{"te\n{"text": 5}\n' + ROW), code=0,
+         words=('2 documents', 'not JSON: 1', 'without text: 1'), quick=True),
+    Case('nothing but bad rows, leniently', 'corpus --source rows.jsonl --lenient --out out',
+         put('rows.jsonl', b'{"text": 5}\n' * 9), words=('rows.jsonl', 'no text')),
+    Case('a bomb, leniently', 'corpus --source docs --lenient --out out',
+         lambda d: (d.put('docs/a.txt', 'A lamp.'), bomb('docs/b.txt.gz', bytes(1 << 26), 32)(d)), code=0,
+         words=('1 document', 'too large: 1')),
+    Case('books that are none', 'corpus --source a.txt --format books --out out', put('a.txt', 'A lamp.'),
+         words=('a.txt', '*** START OF')),
+    Case('code that is a file', 'corpus --source a.txt --format code --out out', put('a.txt', 'A lamp.'), words='a.txt'),
+    Case('posts that answer in a circle', 'corpus --source a.jsonl --format social --out out',
+         put('a.jsonl', '{"id": 1, "text": "a", "reply_to": 2}\n{"id": 2, "text": "b", "reply_to": 1}\n'), words='a.jsonl'),
+    Case('a format that nobody knows', 'corpus --source a.txt --format poems --out out', put('a.txt', 'A lamp.'),
+         words=('format', 'poems')),
+    Case('a language that nobody knows', 'corpus --source docs --format code --languages pyhton --out out',
+         put('docs/a.py', 'x = 1'), words=('pyhton', 'python')),
+    Case('a licence for what is no code', 'corpus --source a.txt --licences MIT --out out', put('a.txt', 'A lamp.'),
+         words=('licences', 'format')),
+]
+
+CASES = [*GZIP_CASES, *PARQUET_CASES, *JSONL_CASES, *PLAIN_CASES, *FOLDER_CASES, *OTHER_CASES]
