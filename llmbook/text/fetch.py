@@ -65,7 +65,7 @@ def canonical_address(
     return urlunsplit((parts.scheme, host, path, query, ''))
 
 # %% ../../nbs/011_fetch.ipynb #20fef4eb
-_EMBEDDED = [ipaddress.ip_network(net) for net in ('2002::/16', '64:ff9b::/96')] # an IPv4 address is inside
+_EMBEDDED = tuple(map(ipaddress.ip_network, ('2002::/16', '64:ff9b::/96', '64:ff9b:1::/48', '::/96'))) # IPv4 inside
 
 class _Private(Exception): "A host that only machines near this one can reach."
 
