@@ -210,7 +210,7 @@ def test_import_is_light():
 
 PATHS = {'run': {'text', 'out'}, 'corpus': {'source', 'out'}, 'tokenizer': {'text', 'out'},
          'clean': {'text', 'out'}, 'dedup': {'text', 'out'}, 'tokens': {'text', 'tokenizer', 'out'},
-         'pretrain': {'tokens', 'model', 'out'},
+         'pretrain': {'tokens', 'mix', 'model', 'out'},
          'generate': {'model'}, 'evaluate': {'model', 'text', 'out'},
          'report': {'runs', 'out'}, 'env': set()}
 

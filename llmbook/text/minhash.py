@@ -19,7 +19,7 @@ _LONG = 64 # bytes; words that are longer are left to the standard library
 def _mix(
     numbers:np.ndarray, # of 64 bits; changed in place
 )->np.ndarray: # the same array
-    "Spread every bit over all others."
+    "Spread every bit over many others."
     numbers ^= numbers >> np.uint64(32)
     numbers *= _OTHER
     numbers ^= numbers >> np.uint64(29)
