@@ -20,7 +20,7 @@ from llmbook.text.bpe import BPE, as_tokenizer, count_words, train_bpe
 from llmbook.text.encode import UnequalIds, fastest_encoder, framed_ids, library_encoder
 from llmbook.text.framing import _LLAMA3, text_tokenizer
 from llmbook.text.store import TokenStore, write_store
-from tests.needs import needs
+from needs import needs
 
 TEXT = "It's a lamp, isn't it? We'll see 1234 lamps.\n\n    if x:\n\treturn  naïve('日本語')  \n don’t  ... "
 EVERY = ''.join(c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in ('Cn', 'Cs', 'Co'))
