@@ -8,7 +8,6 @@ __all__ = ['mixture_weights', 'quota', 'block_counts', 'Mixture', 'parse_mix']
 # %% ../../nbs/082_mixture.ipynb #db38356c
 import math
 from collections.abc import Sequence
-from copy import copy
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -168,16 +167,7 @@ class Mixture(_MixedRows):
         begin = step * self.batch_size
         places = range(begin + self.rank, begin + self.batch_size, self.world)
         return np.array([self.block(place // _BLOCK)[place % _BLOCK] for place in places])
-    def __getitem__(self, step): return self.fill(self.row_numbers(step))
-    def slice(self,
-        rank:int, # whose part of each global batch
-        world:int, # of how many
-    )->'Mixture': # the same rows, packed once
-        "The same mixture for one rank of another world. Raises `UserError` if the rows do not divide."
-        _check_slices(self.batch_size, world)
-        other = copy(self)
-        other.rank, other.world = rank, world
-        return other
+    __getitem__, slice = Stream.__getitem__, Stream.slice # they ask for nothing but `fill` and `row_numbers`
     def sources(self,
         step:int, # number of the batch
     )->list[str]: # (rows / world,)
