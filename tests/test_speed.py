@@ -87,39 +87,13 @@ def test_memory_is_kept_and_then_given_back():
     assert given_back > 60 and kept < 6 and returned > 100, out
 
 
-LIMITS = [ # /proc/self/cgroup, files, cores
-    ('0::/', {'cpu.max': '200000 100000'}, 2), ('0::/', {'cpu.max': 'max 100000'}, math.inf), ('0::/', {}, math.inf),
-    ('0::/a/b', {'a/cpu.max': '50000 100000', 'a/b/cpu.max': '400000 100000'}, 0.5), # the group above limits too
-    ('0::/a', {'a/cpu.max': '300000 100000', 'cpu.max': '150000 100000'}, 1.5),
-    ('4:cpu,cpuacct:/x', {'cpu/x/cpu.cfs_quota_us': '250000', 'cpu/x/cpu.cfs_period_us': '100000'}, 2.5),
-    ('4:cpu:/', {'cpu/cpu.cfs_quota_us': '-1', 'cpu/cpu.cfs_period_us': '100000'}, math.inf),
-    ('3:cpuset:/x\n0::/', {'cpuset/x/cpu.cfs_quota_us': '1', 'cpu.max': '300000 100000'}, 3),
-    ('0::/', {'cpu.max': 'nonsense'}, math.inf), ('0::/', {'cpu.max': '1 0'}, math.inf),
-    ('', {'cpu.max': '100000 100000'}, math.inf),
-    ('0::/../elsewhere', {'cpu.max': '100000 100000'}, 1), # outside of what this container sees
-]
-
-
-@pytest.mark.parametrize('own, files, cores', LIMITS)
-def test_the_quota_of_a_control_group(tmp_path, monkeypatch, own, files, cores):
-    for name, text in files.items():
-        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path/name).write_text(text + '\n')
-    (tmp_path/'own').write_text(own + '\n')
-    assert speed_module._group_cores(tmp_path, tmp_path/'own') == cores
-    monkeypatch.setattr(speed_module, '_group_cores', lambda: cores)
-    monkeypatch.setattr(speed_module.os, 'sched_getaffinity', lambda pid: {0, 5, 7}, raising=False)
-    assert speed_module.usable_cores() == (3 if cores == math.inf else max(1, int(cores)))
-
-
-def test_threads_by_affinity_quota_and_environment(monkeypatch):
+def test_threads_by_cores_and_environment(monkeypatch):
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 8)
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     monkeypatch.setattr(speed_module, 'usable_cores', lambda: 3)
     assert speed_module.usable_threads() == 3
     monkeypatch.setenv('OMP_NUM_THREADS', '8') # torch has followed it
     assert speed_module.usable_threads() == 8
-    assert speed_module._group_cores(speed_module.Path('/nowhere'), speed_module.Path('/nowhere/own')) == math.inf
 
 
 def test_flops_are_counted():

@@ -30,8 +30,9 @@ from ..meeting import meet, meeting_place, who_am_i
 from .guard import GONE, abort, format_error, guarded, print_error
 from .guard import silence_watchdog, start_watchdog, stop_watchdog, watch_signals
 from .travel import receive, to_bytes
+from ..processes import end_with_parent, start_process, usable_cores
 from ..signals import ignore_signals
-from ..train.speed import usable_cores
+
 
 # %% ../../nbs/302_ranks.ipynb #db71c897
 def launched()->bool: # by deepspeed, torchrun or `launch`
@@ -114,27 +115,7 @@ def as_rank(
 
 # %% ../../nbs/302_ranks.ipynb #dd3b3ee4
 PRELOAD = ['llmbook.scale.ranks'] # what the fork server imports once, with all that it imports
-_STARTING = threading.Lock() # one thread at a time hides the script
 
-
-def _start_worker(
-    env:dict[str, str], # says who the process is
-    hang_timeout:float, # for its watchdog
-)->tuple[mp.Process, Connection]: # the process, and the pipe to it
-    "Start one process that waits for its work."
-    forks = 'forkserver' in mp.get_all_start_methods()
-    ctx = mp.get_context('forkserver' if forks else 'spawn')
-    if forks: ctx.set_forkserver_preload(PRELOAD)
-    ours, theirs = ctx.Pipe()
-    args = theirs, env, os.getcwd(), hang_timeout
-    process = ctx.Process(target=_worker_main, args=args, daemon=True)
-    with _STARTING:
-        script = sys.modules['__main__']
-        sys.modules['__main__'] = type(sys)('__main__') # an empty module
-        try: process.start()
-        finally: sys.modules['__main__'] = script
-    theirs.close()
-    return process, ours
 
 # %% ../../nbs/302_ranks.ipynb #1317a135
 def _sender(
@@ -148,12 +129,6 @@ def _sender(
     return tell
 
 # %% ../../nbs/302_ranks.ipynb #7c374c7a
-def _end_with_parent():
-    "Wait for the end of the process that called `launch`, then end."
-    mp.parent_process().join()
-    os._exit(1)
-
-
 def _worker_main(
     pipe:Connection, # to the process that called `launch`
     env:dict[str, str], # says who this process is
@@ -162,7 +137,7 @@ def _worker_main(
 ):
     "What a launched process does: read its work, join, do it, and tell what came of it."
     ignore_signals(signal.SIGINT) # the caller decides what Ctrl-C means
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     loopback = [name for _, name in socket.if_nameindex() if name in ('lo', 'lo0')]
     if loopback: os.environ['GLOO_SOCKET_IFNAME'] = loopback[0] # all ranks are on this machine
     os.environ.update(env)
@@ -235,7 +210,8 @@ def _workers(
         try:
             for rank in range(world):
                 who = dict(RANK=str(rank), LOCAL_RANK=str(rank))
-                started.append(_start_worker(env | who, hang_timeout))
+                args = env | who, os.getcwd(), hang_timeout
+                started.append(start_process(_worker_main, args, PRELOAD))
             yield started
         finally:
             for process, _ in started: process.kill()

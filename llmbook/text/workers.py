@@ -11,7 +11,6 @@ import multiprocessing as mp
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 import cloudpickle
 
 from ..core import UserError
+from ..processes import end_with_parent, start_process, usable_cores
 from ..signals import ignore_signals
 
 # %% ../../nbs/027_workers.ipynb #5aef9e76
@@ -27,11 +27,6 @@ def _one_thread():
     "Let libraries for matrices use one thread, from here on or in a `with` block."
     from threadpoolctl import threadpool_limits
     return threadpool_limits(1)
-
-def _end_with_parent():
-    "Wait for the end of the process that started this one, then end."
-    mp.parent_process().join()
-    os._exit(1)
 
 def _serve(
     pipe:Connection, # to the parent
@@ -41,7 +36,7 @@ def _serve(
 ):
     "What a worker does: take an item, call the function, send the result."
     ignore_signals(signal.SIGINT)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         os.chdir(home)
         sys.path[:] = path
@@ -56,25 +51,6 @@ def _serve(
         error = RuntimeError(f'in a worker: {type(e).__name__}: {e}')
         pipe.send((None, error))
 
-_STARTING = threading.Lock() # one thread at a time hides the script
-
-def _start_worker(
-    pickled:bytes, # the function
-    modules:list[str], # what the fork server imports when it starts
-)->tuple[Connection, mp.Process]: # the pipe to it, and the process
-    "Start one worker, without the script or the notebook that started this process."
-    forks = 'forkserver' in mp.get_all_start_methods()
-    ctx = mp.get_context('forkserver' if forks else 'spawn')
-    if forks: ctx.set_forkserver_preload(modules)
-    ours, theirs = ctx.Pipe()
-    process = ctx.Process(target=_serve, args=(theirs, pickled, os.getcwd(), sys.path), daemon=True)
-    with _STARTING:
-        script = sys.modules['__main__']
-        sys.modules['__main__'] = type(sys)('__main__') # an empty module
-        try: process.start()
-        finally: sys.modules['__main__'] = script
-    theirs.close()
-    return ours, process
 
 @contextmanager
 def _workers(
@@ -83,10 +59,11 @@ def _workers(
 )->Iterator[dict[Connection, mp.Process]]: # by the pipe to it
     "Start workers, which end with this block, whatever they are doing."
     modules = {'llmbook.text.workers', _module(function)} - {'__main__'}
-    pickled, started = cloudpickle.dumps(function), {}
+    work = cloudpickle.dumps(function), os.getcwd(), sys.path
+    started = {}
     try:
         for _ in range(n):
-            pipe, process = _start_worker(pickled, sorted(modules))
+            process, pipe = start_process(_serve, work, sorted(modules))
             started[pipe] = process
         for pipe, process in started.items(): _receive(pipe, process) # it is ready
         yield started
@@ -148,17 +125,14 @@ def _in_order(
 # %% ../../nbs/027_workers.ipynb #c1d42a6e
 _ALONE = 2.0 # seconds before workers are started
 
-def _usable_cores()->int:
-    "How many cores this process may keep busy; a batch system may grant fewer than there are."
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 def parallel_map(
     function:Callable, # of one item; it, its items and its results can be pickled
     items:Iterable, # any number, read as they are needed
-    workers:int|None=None, # processes; None takes one per core, and 1 stays in this one
+    workers:int|None=None, # processes; None takes one per usable core, and 1 stays in this one
 )->Iterator: # results, in the order of the items
     "Call a function for every item, in other processes if it takes long. Raises what it raises."
-    items, start, workers = iter(items), time.monotonic(), workers or _usable_cores()
+    items, start, workers = iter(items), time.monotonic(), workers or usable_cores()
     with _one_thread():
         for item in items:
             yield function(item)

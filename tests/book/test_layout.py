@@ -22,12 +22,12 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = dict(enumerate(['text', 'model', 'train', 'scale', 'compress', 'align', 'evaluation', 'serve']))
 TOP = {'000_core': 'core', '001_fields': 'fields', '002_files': 'files', '004_lesson': 'lesson', '006_outputs': 'outputs',
-       '800_book': 'book'}  # modules beside the parts
+       '008_processes': 'processes', '800_book': 'book'}  # modules beside the parts
 PAGES = {'index', 'start', 'commands', 'library', 'layouts'}  # notebooks that are no chapters and export nothing
 BY_HAND = {'__init__.py', '_modidx.py', 'cli.py', '__main__.py'}  # modules that need no notebook
 EARLY = {'joints': 3, 'configuration': 3, 'flags': 4, 'meeting': 3, 'progress': 3, 'signals': 3}  # by hand too; their numbers
 EXERCISES = 'exercises'  # the folder of the checks, written by hand
-MACHINERY = {'core', 'fields', 'files', 'outputs', 'documents', 'framing', 'tokenizer_files', 'vocabulary', 'lesson',
+MACHINERY = {'core', 'fields', 'files', 'outputs', 'processes', 'documents', 'framing', 'tokenizer_files', 'vocabulary', 'lesson',
              'pipeline', 'store', 'hf_format', 'completion', 'trainer_state', 'speed', 'runs', 'claim', 'guard',
              'travel', 'shards', 'measure', 'page', 'findings', 'watch', 'norm', 'shape',
              'model_config', 'webpage', 'invented', 'templates', 'workers', 'unpack', 'rows', 'pages', 'wiki', 'genres',
