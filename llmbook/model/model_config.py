@@ -28,7 +28,8 @@ _SIZE, _MAYBE = Field(int, 1, 1e9), Field(int, 1, 1e9, optional=True)
 _SWITCH, _WORD, _RATE = Field(bool, optional=True), Field(str, optional=True), Field(float, 0, 1e12, optional=True)
 _SHARED = dict(vocab_size=_SIZE, tie_word_embeddings=_SWITCH, quantization_config=Field(dict, optional=True))
 _FIELDS = {
-    'gpt2': _SHARED | dict.fromkeys(('n_positions', 'n_embd'), _SIZE) | dict.fromkeys(('n_layer', 'n_head'), Field(int, 1, 1e4))
+    'gpt2': _SHARED | dict.fromkeys(('n_positions', 'n_embd'), _SIZE)
+        | dict.fromkeys(('n_layer', 'n_head'), Field(int, 1, 1e4))
         | dict(n_inner=_MAYBE, layer_norm_epsilon=_RATE, activation_function=_WORD),
     'llama': _SHARED | dict.fromkeys(('max_position_embeddings', 'hidden_size', 'intermediate_size'), _SIZE)
         | dict.fromkeys(('num_hidden_layers', 'num_attention_heads'), Field(int, 1, 1e4))
@@ -52,8 +53,10 @@ def _switches(
     kind = config.arch
     bend = next(theirs for theirs, ours in _ACTIVATIONS.items() if ours == config.choice('activation'))
     bias = config.choice('o_bias')
-    if kind == 'gpt2': return dict(activation_function=bend, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
-    if kind == 'llama': return dict(hidden_act=bend, attention_bias=bias, mlp_bias=config.choice('feed_bias'))
+    if kind == 'gpt2':
+        return dict(activation_function=bend, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
+    if kind == 'llama':
+        return dict(hidden_act=bend, attention_bias=bias, mlp_bias=config.choice('feed_bias'))
     biases = dict(attention_bias=bias) if kind == 'qwen3' else {}
     return dict(hidden_act=bend, **biases, use_sliding_window=False)
 
@@ -119,10 +122,12 @@ def _refuse_others(
     j:dict, # config.json
 ):
     "Raises `UserError` for a setting that changes what a model computes, and that our decoder does not follow."
-    if j.get('quantization_config'): raise UserError("quantization_config: only weights that are not quantised are read")
+    if j.get('quantization_config'):
+        raise UserError("quantization_config: only weights that are not quantised are read")
     for key, known in _KNOWN[family].items():
         value = j.get(key)
-        if value is not None and value != known: raise UserError(f"{key} {value!r}: only {known!r} is known")
+        if value in (None, known): continue
+        raise UserError(f"{key} {value!r}: only {known!r} is known")
     if family == 'gpt2': return
     window, layers = j.get('sliding_window'), j.get('layer_types') or []
     odd = [kind for kind in layers if kind not in ('full_attention', 'sliding_attention')]
@@ -135,7 +140,8 @@ def _refuse_others(
 # %% ../../nbs/163_model_config.ipynb #f12e6c70
 def _one_object(j:dict)->dict: # of a config.json
     "The rotary settings from both objects. Raises `UserError` if they disagree."
-    new, old = ({k: v for k, v in (j.get(name) or {}).items() if v is not None} for name in ('rope_parameters', 'rope_scaling'))
+    both = [j.get(name) or {} for name in ('rope_parameters', 'rope_scaling')]
+    new, old = ({key: value for key, value in rope.items() if value is not None} for rope in both)
     for rope in (new, old):
         kind = rope.pop('type', 'default')
         if rope or kind != 'default': rope.setdefault('rope_type', kind)
@@ -143,8 +149,8 @@ def _one_object(j:dict)->dict: # of a config.json
         if nested: raise UserError(f"rope {nested[0]!r}: settings per layer or per plane are not known")
     for name in new.keys() & old.keys():
         if new[name] != old[name]:
-            both = f"{new[name]!r} and {old[name]!r}"
-            raise UserError(f"rope_parameters and rope_scaling disagree about {name}: {both}; keep one of them")
+            values = f"{new[name]!r} and {old[name]!r}"
+            raise UserError(f"rope_parameters and rope_scaling disagree about {name}: {values}; keep one of them")
     return new | old
 
 
@@ -154,15 +160,16 @@ def _rope_settings(
     "The rotary settings. Raises `UserError` for a recipe that is not known."
     rope = _one_object(j)
     partial = rope.pop('partial_rotary_factor', j.get('partial_rotary_factor'))
-    if partial not in (None, 1): raise UserError(f"partial_rotary_factor {partial!r}: only heads that turn as a whole are known")
+    if partial not in (None, 1):
+        raise UserError(f"partial_rotary_factor {partial!r}: only heads that turn as a whole are known")
     theta = rope.pop('rope_theta', None)
     if theta is None: theta = j.get('rope_theta')
     if theta is None: theta = 10000.0
     check_fields({'rope_theta': theta}, {'rope_theta': Field(float, 1e-3, 1e12)}, 'config.json')
     if rope.get('rope_type', 'default') == 'default':
         more = rope.keys() - {'rope_type'}
-        if more: raise UserError(f"rope_type 'default' with {min(more)}: the recipe that it belongs to is missing")
-        return theta, None
+        if not more: return theta, None
+        raise UserError(f"rope_type 'default' with {min(more)}: the recipe that it belongs to is missing")
     if rope['rope_type'] in ('llama3', 'yarn'):
         rope.setdefault('original_max_position_embeddings', j['max_position_embeddings'])
         if j.get('original_max_position_embeddings'):
@@ -180,8 +187,10 @@ def _own_settings(
     head_dim = j.get('head_dim') or (128 if kind == 'qwen3' else None)
     kv_heads = heads if kind == 'llama' or 'num_key_value_heads' in j else 32
     out = dict(n_kv_head=kv_heads, tied=False, eps=1e-6, theta=theta, rope=rope, head_dim=head_dim)
-    if kind == 'llama' and width % heads: raise UserError(f"hidden_size {width} does not divide into {heads} heads")
-    if kind != 'qwen2': out.update(qkv_bias=bool(j.get('attention_bias')), o_bias=bool(j.get('attention_bias')))
+    if kind == 'llama' and width % heads:
+        raise UserError(f"hidden_size {width} does not divide into {heads} heads")
+    bias = bool(j.get('attention_bias'))
+    if kind != 'qwen2': out.update(qkv_bias=bias, o_bias=bias)
     if kind == 'llama': out.update(feed_bias=bool(j.get('mlp_bias')))
     return out
 
@@ -197,7 +206,8 @@ def config_from_hf(
     _refuse_others(family, j)
     key, usual = ('activation_function', 'gelu_new') if kind == 'gpt2' else ('hidden_act', 'silu')
     bend = j.get(key) or usual
-    if bend not in _ACTIVATIONS: raise UserError(f"{key} {bend!r}: only {', '.join(_ACTIVATIONS)} are known")
+    if bend not in _ACTIVATIONS:
+        raise UserError(f"{key} {bend!r}: only {', '.join(_ACTIVATIONS)} are known")
     if kind == 'gpt2': found = dict(n_hidden=4*j['n_embd'], tied=True, eps=1e-5)
     else: found = _own_settings(kind, j)
     for ours, theirs in _NAMES[kind].items():

@@ -34,7 +34,8 @@ def _border_of(rust:Tokenizer)->re.Pattern|None:
     if not all(token.special for token in rust.get_added_tokens_decoder().values()): return None
     normalizer, cutter = _settings(rust.normalizer), _settings(rust.pre_tokenizer)
     if cutter.get('add_prefix_space', False): return None
-    if cutter.get('type') == 'ByteLevel' and cutter['use_regex'] and not normalizer: return re.compile(r'\S(?=[ \n])')
+    if cutter.get('type') == 'ByteLevel' and cutter['use_regex'] and not normalizer:
+        return re.compile(r'\S(?=[ \n])')
     split, *others = cutter.get('pretokenizers') or [{}]
     newer = split.get('pattern', {}).get('Regex') in _NEWER and split['behavior'] == 'Isolated'
     plain = all(part.get('add_prefix_space') is part.get('use_regex') is False for part in others) # ByteLevel
@@ -107,11 +108,14 @@ class TextTokenizer:
         "How many ids a text has."
         return sum(len(ids) for _, ids in self._piece_ids([text], 1 << 21))
 
-    def _piece_ids(self, texts:list[str], at_once:int)->Iterator[tuple[int, list[int]]]: # number of a text, ids of a piece
+    def _piece_ids(self,
+        texts:list[str],
+        at_once:int, # characters
+    )->Iterator[tuple[int, list[int]]]: # number of a text, ids of a piece
         "The ids of texts, piece by piece."
-        border = _border_of(self.rust)
-        texts = (text.encode('utf-8', 'replace').decode() for text in texts) # no half of a character pair
-        pieces = ((i, piece) for i, text in enumerate(texts) for piece in text_pieces(text, at_once // 16, border))
+        border, size = _border_of(self.rust), at_once // 16
+        texts = (text.encode('utf-8', 'replace').decode() for text in texts) # no half of a pair
+        pieces = ((i, piece) for i, text in enumerate(texts) for piece in text_pieces(text, size, border))
         for batch in _batches(pieces, at_once):
             encoded = self._encode([piece for _, piece in batch])
             yield from zip((i for i, _ in batch), encoded)
@@ -120,7 +124,8 @@ class TextTokenizer:
         "Texts as ids, all at once."
         before = self.rust.encode_special_tokens
         self.rust.encode_special_tokens = True
-        try: encodings = self.rust.encode_batch_fast(texts, add_special_tokens=False) # fast: no names and places of the tokens
+        fast = self.rust.encode_batch_fast # without the names and places of the tokens
+        try: encodings = fast(texts, add_special_tokens=False)
         finally: self.rust.encode_special_tokens = before
         return [encoding.ids for encoding in encodings]
 
