@@ -32,12 +32,16 @@ _OTHER = { # Python's name for what is declared -> what it means on the web
     'tis-620': 'cp874', 'gb2312': 'gb18030', 'gbk': 'gb18030', 'big5': 'big5hkscs',
     'shift_jis': 'cp932', 'euc_kr': 'cp949', 'utf-16': 'utf-16-le', 'utf-8-sig': 'utf-8'}
 _CODECS = {name: name for name in _SAME} | _OTHER
+_LABELS = { # names that only the web has -> Python's name
+    'windows-31j': 'cp932', 'windows-874': 'cp874', 'windows-949': 'cp949', 'iso-8859-8-i': 'iso8859-8',
+    'x-sjis': 'cp932', 'x-gbk': 'gbk', 'x-euc-jp': 'euc_jp', 'x-x-big5': 'big5', 'x-mac-cyrillic': 'mac-cyrillic'}
 _DECLARED = re.compile(rb'<meta\b[^>]{0,500}?\bcharset\s{0,9}=\s{0,9}["\']?\s{0,9}([^\s"\'/>;]{1,40})', re.I)
 _XML = re.compile(rb'\s{0,99}<\?xml\b[^>]{0,200}\bencoding\s{0,9}=\s{0,9}["\']([^"\']{1,40})', re.I)
 
 def _codec(label:str)->str:
     "Python's name of an encoding that a page may have. Raises `LookupError`."
-    try: return _CODECS[codecs.lookup(label.strip()).name]
+    name = label.strip().lower()
+    try: return _CODECS[codecs.lookup(_LABELS.get(name, name)).name]
     except (LookupError, ValueError): problem = f"charset {label[:40]!r} is not known; convert it"
     raise LookupError(problem)
 
