@@ -220,7 +220,7 @@ def _open_table(
     path:Path, # a parquet file
     skipped:Skipped, # counts it if it is broken
 ): # the open file; None if it is left out
-    "Open a table whose header promises no bomb, and no two columns of one name."
+    "Open a table whose footer announces no bomb, and no two columns of one name."
     import pyarrow.parquet as pq
     try:
         table = pq.ParquetFile(path)
@@ -250,7 +250,7 @@ def parquet_rows(
         left = table.metadata.row_group(group).num_rows
         try:
             for batch in table.iter_batches(1000, row_groups=[group]):
-                unpacked += batch.nbytes # the header counts a value once that is repeated by number
+                unpacked += batch.nbytes # the footer counts a value once that is repeated by number
                 check_unpacked(path.stat().st_size, unpacked)
                 yield from _batch_rows(batch, skipped)
                 left -= len(batch)
