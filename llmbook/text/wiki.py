@@ -71,10 +71,12 @@ _LANGUAGE = re.compile(r'[a-z]{2,3}(-[a-z]{2,10})?') # such as fr, before the co
 
 def _link_words(link, prefixes:set[str]): # parsed wikitext; None if it is no text
     "What a reader sees of a link within the wiki."
-    before, colon, _ = str(link.title).partition(':')
+    from mwparserfromhell import parse
+    before, colon, rest = str(link.title).partition(':')
     prefix = before.strip().lower() if colon else ''
     if prefix in prefixes or _LANGUAGE.fullmatch(prefix): return None
-    return link.text or link.title
+    if link.text: return link.text
+    return parse(rest) if colon and not prefix else link.title # a colon in front is not shown
 
 def _visible(code, prefixes:set[str])->Iterator[str]:
     "Pieces of text that a reader sees in parsed wikitext."
