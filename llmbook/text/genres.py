@@ -129,7 +129,9 @@ def _is_allowed(licence:str, allowed:list[str]|None)->bool:
     "May a file of an SPDX expression be read: are all licences of one of its choices allowed?"
     if allowed is None: return True
     allowed = {name.lower() for name in allowed}
-    for choice in licence.lower().split(' or '):
+    licence = licence.lower()
+    if re.search(r'\)\s*and\b|\band\s*\(', licence): licence = licence.replace(' or ', ' and ')
+    for choice in licence.split(' or '):
         names = {name.strip(' ()') for name in choice.split(' and ')}
         if names <= allowed: return True
     return False
@@ -164,6 +166,7 @@ def _no_code(path:Path)->str: # its kind; empty if it is to be read
     suffix = path.suffix.lower()
     return '' if suffix in LANGUAGES else f'{printable(suffix) or "other"} files'
 
+# %% ../../nbs/019_genres.ipynb #2167be30
 @cache
 def _folder_licence(folder:Path, top:Path)->str:
     "The licence in a folder, or in the nearest one above it up to the top. Two that differ are none."
@@ -173,6 +176,7 @@ def _folder_licence(folder:Path, top:Path)->str:
     if found: return found.pop() if len(found) == 1 else ''
     return '' if folder == top else _folder_licence(folder.parent, top)
 
+# %% ../../nbs/019_genres.ipynb #74db3df7
 def _not_wanted(path:Path, languages:list[str]|None)->str: # its kind; empty if it is to be read
     "Why a source file is not even opened."
     language = LANGUAGES.get(path.suffix.lower(), '')
@@ -226,29 +230,7 @@ def _mask_handles(text:str, links:str='mask')->str:
         return found['link'] if links == 'keep' else '[link]'
     return _HANDLE.sub(hidden, text)
 
-# %% ../../nbs/019_genres.ipynb #7c90f6d7
-_NO_POST = 'posts without id or text', "no 'id' or no 'text' string; every post needs both"
-_HALF = 'posts with half a character', "half of a character (a surrogate); repair it where it was cut"
-
-def _post_problem(row, posts:dict)->tuple[str, str]|None: # kind and problem; None for a good post
-    "What is wrong with a post."
-    if not isinstance(row, dict): return _NO_POST
-    key, text = row.get('id'), row.get('text')
-    if not isinstance(key, (str, int)) or not isinstance(text, str): return _NO_POST
-    if not is_whole(f'{key}{text}'): return _HALF
-    taken = str(key) in posts
-    return ('posts whose id is taken', f"the id {str(key)[:40]!r} is taken; give another") if taken else None
-
-def _posts(path:Path, skipped:Skipped, name:str)->dict[str, dict]: # by id, in order
-    "All posts of a file."
-    posts, rows = {}, _ROWS[_file_format(path)]
-    for i, row in enumerate(rows(path, skipped)):
-        if row is _BROKEN: continue
-        problem = _post_problem(row, posts)
-        if problem: skipped.refuse(problem[0], f'{name}, row {i + 1}', problem[1])
-        else: posts[str(row['id'])] = row
-    return posts
-
+# %% ../../nbs/019_genres.ipynb #22f65db4
 def _answers(
     posts:dict[str, dict], # by id
     skipped:Skipped, # counts answers to posts that are not there
@@ -273,6 +255,29 @@ def _thread(root:str, answers:dict[str, list[str]])->list[str]:
         found.append(key)
         ahead.extend(reversed(answers.get(key, [])))
     return found
+
+# %% ../../nbs/019_genres.ipynb #7c90f6d7
+_NO_POST = 'posts without id or text', "no 'id' or no 'text' string; every post needs both"
+_HALF = 'posts with half a character', "half of a character (a surrogate); repair it where it was cut"
+
+def _post_problem(row, posts:dict)->tuple[str, str]|None: # kind and problem; None for a good post
+    "What is wrong with a post."
+    if not isinstance(row, dict): return _NO_POST
+    key, text = row.get('id'), row.get('text')
+    if not isinstance(key, (str, int)) or not isinstance(text, str): return _NO_POST
+    if not is_whole(f'{key}{text}'): return _HALF
+    taken = str(key) in posts
+    return ('posts whose id is taken', f"the id {str(key)[:40]!r} is taken; give another") if taken else None
+
+def _posts(path:Path, skipped:Skipped, name:str)->dict[str, dict]: # by id, in order
+    "All posts of a file."
+    posts, rows = {}, _ROWS[_file_format(path)]
+    for i, row in enumerate(rows(path, skipped)):
+        if row is _BROKEN: continue
+        problem = _post_problem(row, posts)
+        if problem: skipped.refuse(problem[0], f'{name}, row {i + 1}', problem[1])
+        else: posts[str(row['id'])] = row
+    return posts
 
 def _thread_document(posts:list[dict], name:str, links:str)->dict:
     "A thread as a document, under the id of its first post."
