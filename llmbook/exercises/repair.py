@@ -42,8 +42,8 @@ def check_3(answer):
     "(a word that is spoilt, a function that spares it)."
     word, better = answer
     nfc = unicodedata.normalize('NFC', word)
-    assert _bare(nfc) != nfc, "The function above leaves this word as it is."
-    letters = {unicodedata.normalize('NFD', c)[0] for c in nfc if _bare(c) != c}
+    assert unicodedata.normalize('NFC', _bare(nfc)) != nfc, "The function above leaves this word as it is."
+    letters = {unicodedata.normalize('NFD', c)[0] for c in nfc if unicodedata.normalize('NFC', _bare(c)) != c}
     assert not all(c.isascii() for c in letters), "In this word only Latin letters lose their accents, which was wanted."
     assert better(nfc) == nfc, f"Your function makes {better(nfc)!r} of your own word."
     for text, wanted in _LATIN.items():
