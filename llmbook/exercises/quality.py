@@ -1,6 +1,8 @@
 "What `grade` asks of the answers to the exercises of the chapter `quality`."
 import random
 
+from llmbook.text.toxicity import TextScorer
+
 
 def check_1(answer):
     "What a lottery keeps of a corpus of mostly bad pages."
@@ -39,3 +41,19 @@ def check_3(answer):
         assert n == wanted, f"{n} texts of {shortest} to {longest} words are kept, not {wanted}."
     assert set(names) == set('bcdeg'), "In a group the texts with the higher scores stay."
     assert names == list('dbecg'), "The kept texts are to be in their original order."
+
+
+def check_4(answer):
+    "(scorer, texts, how much higher complete texts score than their first ten words)."
+    scorer, texts, difference = answer
+    assert isinstance(scorer, TextScorer), "Give the scorer that train_scorer returns."
+    assert len(set(texts)) >= 20, f"Give 20 different texts or more; here are {len(set(texts))}."
+    shortest = min(len(text.split()) for text in texts)
+    assert shortest >= 20, f"Every text needs 20 words or more; one has {shortest}."
+    scores = [scorer(text) for text in texts]
+    assert max(scores) - min(scores) > 1e-6, "All texts have the same score; train on two heaps that differ."
+    starts = [scorer(' '.join(text.split()[:10])) for text in texts]
+    right = (sum(scores) - sum(starts)) / len(texts)
+    difference = float(difference)
+    assert abs(right) < 0.005 or abs(difference + right) > 0.005, "Subtract the score of the first ten words."
+    assert abs(difference - right) < 0.005, "Average the scores of complete texts, and those of the first ten words."
