@@ -46,3 +46,23 @@ def check_3(answer):
         if higher:
             more = sum(p < min(higher) for p in probabilities) / len(probabilities)
             assert more > most + 1e-9, f"A higher threshold, {min(higher)}, would still lose at most {100*most:g} %."
+
+
+def check_4(answer):
+    "From which length on little is dropped."
+    def rule(document):
+        assert list(document) == ['text'], "Give the rule a document with nothing but `text`."
+        return 'another language' if document['text'].count('?') * 5 > len(document['text']) else document
+    clear, mixed, late = 'x' * 80, '?' * 10 + 'x' * 70, 'x' * 20 + '?' * 20 + 'x' * 200
+    cases = [
+        ('no text is dropped', [clear], [10, 20, 40], 0, 10),
+        ('one text is dropped if it is short', [mixed], [10, 20, 40, 80], 0, 80),
+        ('one text of four is dropped if it is short, and that is allowed', [clear] * 3 + [mixed], [10, 20, 40], 0.25, 10),
+        ('it is not allowed', [clear] * 3 + [mixed], [10, 20, 60], 0.2, 60),
+        ('one text is kept, dropped, and kept again', [late], [10, 20, 40, 200], 0, 200),
+        ('the longest cut is dropped', [late], [10, 20, 40], 0, None),
+        ('most texts are short', [clear[:12]] * 3 + [mixed], [10, 20, 40, 80], 0.5, 80),
+        ('no text is long enough', [clear[:5]], [10, 20], 0, 10)]
+    for name, texts, lengths, most, right in cases:
+        received = answer(list(texts), rule, list(lengths), most)
+        assert received == right, f"{name}: the answer is {right}, not {received}."
