@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -59,6 +60,25 @@ def test_little_is_read_ahead_although_one_item_is_slow():
 
 def test_one_worker_is_this_process():
     assert {pid for _, pid in parallel_map(reorder, range(5), 1)} == {os.getpid()}
+
+
+def threads(_):
+    import torch
+    return torch.get_num_threads()
+
+
+def test_torch_does_not_undo_the_one_thread_at_its_first_use():
+    import torch
+    counts, before = [], torch.get_num_threads()
+    def fresh(): # in a thread that has not used torch
+        torch.set_num_threads(2)
+        counts.extend(parallel_map(threads, range(3), 1))
+        counts.append(torch.get_num_threads())
+    thread = threading.Thread(target=fresh)
+    thread.start()
+    thread.join()
+    torch.set_num_threads(before)
+    assert counts == [1, 1, 1, 2]
 
 
 def test_an_error_comes_through_and_a_dead_worker_is_noticed():

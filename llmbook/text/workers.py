@@ -26,6 +26,8 @@ from ..signals import ignore_signals
 def _one_thread():
     "Let libraries for matrices use one thread, from here on or in a `with` block."
     from threadpoolctl import threadpool_limits
+    torch = sys.modules.get('torch')
+    if torch: torch.get_num_threads() # torch sets its own number at its first use by a thread: not after ours
     return threadpool_limits(1)
 
 def _serve(
