@@ -53,7 +53,6 @@ def _serve(
         error = RuntimeError(f'in a worker: {type(e).__name__}: {e}')
         pipe.send((None, error))
 
-
 @contextmanager
 def _workers(
     n:int, # how many
@@ -126,7 +125,6 @@ def _in_order(
 
 # %% ../../nbs/027_workers.ipynb #c1d42a6e
 _ALONE = 2.0 # seconds before workers are started
-
 
 def parallel_map(
     function:Callable, # of one item; it, its items and its results can be pickled
