@@ -1,6 +1,8 @@
 "What `grade` asks of the answers to the exercises of the chapter `toxicity`."
 import math
 
+from llmbook.text.toxicity import _ALWAYS, _WORDS
+
 
 def check_1(answer):
     "Few pages are toxic."
@@ -45,3 +47,17 @@ def check_3(answer):
             own = [bad for bad, writer in zip(dropped, groups) if writer == group]
             assert sum(own) <= lost * len(own), f"{name}: group {group} loses {sum(own)} of {len(own)} pages."
         assert math.isclose(result, wanted), f"{name}: a lower threshold would do."
+
+
+def check_4(answer):
+    "(messages, how many of them have a listed word only inside of others)."
+    messages, extra = list(answer[0]), answer[1]
+    assert len(set(messages)) >= 20, "Give at least 20 different messages, as a list of strings."
+    assert min(len(message.split()) for message in messages) >= 3, "A message has at least three words."
+    lower = [message.lower() for message in messages]
+    whole = [not _ALWAYS.isdisjoint(_WORDS.findall(text)) for text in lower]
+    inside = [any(word in text for word in _ALWAYS) for text in lower]
+    right = sum(b and not a for a, b in zip(whole, inside))
+    assert right, "No message has one; take more messages, until one has."
+    assert extra == right or extra != sum(inside), "Messages with a listed word as a whole word count here too."
+    assert extra == right, f"It is {right} of these {len(messages)} messages, not {extra}."
