@@ -5,14 +5,20 @@ import json
 import re
 import signal
 import subprocess
+from importlib.metadata import distributions
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from llmbook import core
 from llmbook.core import Diverged, Interrupted, UserError, current_rank, did_you_mean, environment, explain, generator
 from llmbook.core import rank_zero_first, seed_of
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_seeds_never_change():
@@ -82,3 +88,13 @@ def test_the_nearest_name_in_capitals_or_cut_short():
     for typed, name in (('PRETRAIN', 'pretrain'), ('gen', 'generate'), ('--DOCS', '--docs'), ('pretain', 'pretrain')):
         assert did_you_mean(typed, names) == f", did you mean {name!r}?"
     for typed in ('', 'g', 'xyzzy'): assert did_you_mean(typed, names) == ''
+
+
+def test_the_pinned_versions_install_on_every_python_that_is_promised():
+    "Debian 12 has 3.11.2: a pin that asks for 3.11.5 makes `make run` fail there."
+    pins = {canonicalize_name(line.split('==')[0]) for line in (ROOT/'constraints.txt').read_text('utf-8').splitlines()}
+    wanted = {package.name: package.metadata['Requires-Python'] for package in distributions()
+              if canonicalize_name(package.name) in pins}
+    refused = {name: versions for name, versions in wanted.items()
+               if versions and not all(SpecifierSet(versions).contains(python) for python in ('3.11.0', '3.12.0'))}
+    assert len(wanted) > 50 and not refused
