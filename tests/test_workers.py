@@ -62,6 +62,20 @@ def test_one_worker_is_this_process():
     assert {pid for _, pid in parallel_map(reorder, range(5), 1)} == {os.getpid()}
 
 
+def both_fail(i):
+    if i == 1: time.sleep(0.5)
+    if i in (1, 2): raise ValueError(f'item {i}')
+    return i
+
+
+def test_the_first_error_is_reported_although_a_later_one_came_sooner():
+    read = []
+    results = parallel_map(both_fail, (read.append(i) or i for i in range(100)), 2)
+    assert next(results) == 0
+    with pytest.raises(RuntimeError, match='item 1$'): next(results)
+    assert read == [0, 1, 2] # nothing was begun after the error
+
+
 def threads(_):
     import torch
     return torch.get_num_threads()

@@ -66,7 +66,7 @@ def _workers(
         for _ in range(n):
             process, pipe = start_process(_serve, work, sorted(modules))
             started[pipe] = process
-        for pipe, process in started.items(): _receive(pipe, process) # it is ready
+        for pipe, process in started.items(): _result(_receive(pipe, process)) # it is ready
         yield started
     finally:
         for pipe, process in started.items():
@@ -83,32 +83,37 @@ def _module(function:Callable)->str:
 def _receive(
     pipe:Connection, # to a worker
     process:mp.Process, # the worker
-): # its result
-    "The next result of a worker. Raises what it raised, and `UserError` if it is gone."
-    try: result, error = pipe.recv()
+)->tuple: # (its result, the error that it raised or None)
+    "What a worker sends next. Raises `UserError` if it is gone."
+    try: return pipe.recv()
     except (EOFError, ConnectionResetError):
         process.join(5)
         code = process.exitcode
         how = signal.Signals(-code).name if code and code < 0 else f'exit code {code}'
         raise UserError(f"a worker was ended by {how}, perhaps because memory ran out; give fewer workers") from None
+
+def _result(received:tuple):
+    "The result in what a worker sent. Raises the error in it."
+    result, error = received
     if error is not None: raise error
     return result
 
 def _send(item, pipe:Connection, process:mp.Process):
     "Send an item to a worker. Raises an error if it is gone."
     try: pipe.send(item)
-    except (BrokenPipeError, ConnectionResetError): _receive(pipe, process) # its last words
+    except (BrokenPipeError, ConnectionResetError): _result(_receive(pipe, process)) # its last words
 
 def _in_order(
     items:Iterator, # what to do
     workers:dict[Connection, mp.Process], # who does it
 )->Iterator: # results, in the order of the items
-    "Give every idle worker the next item, and keep early results until it is their turn."
+    "Give every idle worker the next item, and keep early results and errors until it is their turn."
     idle = list(workers)
-    busy, results = {}, {} # pipe -> number of its item; number -> result
+    busy, results = {}, {} # pipe -> number of its item; number -> what was received
     sent = received = 0
+    failed = False
     while True:
-        while idle and sent - received < 4 * len(workers):
+        while idle and not failed and sent - received < 4 * len(workers):
             item = next(items, _in_order) # a value that is no item
             if item is _in_order: break
             pipe = idle.pop()
@@ -117,10 +122,12 @@ def _in_order(
             sent += 1
         if not busy: return
         for pipe in wait(list(busy)):
-            results[busy.pop(pipe)] = _receive(pipe, workers[pipe])
+            answer = _receive(pipe, workers[pipe])
+            results[busy.pop(pipe)] = answer
+            failed = failed or answer[1] is not None
             idle.append(pipe)
         while received in results:
-            yield results.pop(received)
+            yield _result(results.pop(received))
             received += 1
 
 # %% ../../nbs/027_workers.ipynb #c1d42a6e
