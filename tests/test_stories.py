@@ -6,11 +6,11 @@ from copy import deepcopy
 
 import pytest
 
-from llmbook.text import grammar, state
+from llmbook.text import state
 from llmbook.text.corpus import HELD_START, world_documents
-from llmbook.text.grammar import _MAX_TURNS, _finish, parse, tell
+from llmbook.text.grammar import _finish, is_story, parse, tell
 from llmbook.text.ledger import Reader, Source, derivations
-from llmbook.text.state import NAMES, State, _opening
+from llmbook.text.state import NAMES, SHORT, TURNS, State, _opening
 from llmbook.text.stories import _KINDS, accepted, facts, frequencies, read_story, write_story
 
 STORIES = [write_story(seed) for seed in range(400)]
@@ -46,7 +46,7 @@ def last_sentences():
 
     def program(source):
         s = deepcopy(scene)
-        s.turns = _MAX_TURNS - 1
+        s.turns = TURNS[1] - 1
         _finish(source, s)
     ends = derivations(program)
     return sum(math.exp(logp) for _, logp in ends), len(ends) - len({text for text, _ in ends})
@@ -75,13 +75,12 @@ def test_all_stories_of_a_reduced_world_add_up_to_one(monkeypatch):
                '_PLACES_BUT': {None: [('mill', ' mill')]}, '_TIMES': state._TIMES[:1],
                'THINGS': ('lamp', 'rope', 'bell'), 'QUALITIES': ('red', 'blue', 'green')}
     for name, value in reduced.items(): monkeypatch.setattr(state, name, value)
-    monkeypatch.setattr(grammar, '_MAX_TURNS', 0)
     free = {kind: dict.fromkeys(surfaces, 0.) for kind, surfaces in _KINDS.items()}
     paths = []
 
     def program(source):
         source.table = free
-        tell(source)
+        tell(source, (0, 0))
         paths.append(source)
     told = derivations(program)
     assert len({text for text, _ in told}) == len(told) == 41_472
@@ -129,3 +128,12 @@ def test_accepted_is_where_reading_stops():
             with pytest.raises(ValueError) as e: read_story(text)
             assert f'at character {accepted(text)} ' in str(e.value)
     assert accepted(STORIES[0].text + ' More.') == len(STORIES[0].text)
+
+
+def test_short_stories_are_stories_of_their_own():
+    for seed in range(200):
+        story = write_story(seed, SHORT)
+        again = read_story(story.text, SHORT)
+        assert again.logp == story.logp and again.state == story.state and SHORT[0] <= story.state.turns <= SHORT[1] + 1
+        assert is_story(story.text, (SHORT[0], TURNS[1])) and len(story.text) < 700
+    assert sum(is_story(write_story(seed, SHORT).text) for seed in range(200)) < 80 # too short for the others

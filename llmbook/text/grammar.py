@@ -7,7 +7,7 @@ __all__ = ['tell', 'parse', 'is_story']
 
 # %% ../../nbs/013_grammar.ipynb #76f83df6
 from .ledger import Reader, Source
-from .state import (COUNTS, HOME, PRONOUN, TRADE, _SURFACE, Event, State, _abroad, _apart, _brought,
+from .state import (COUNTS, HOME, PRONOUN, TRADE, TURNS, _SURFACE, Event, State, _abroad, _apart, _brought,
                                 _companions, _counts, _feel, _gifts, _hand, _idle, _in_reach, _look, _missing, _moody,
                                 _note, _one, _opening, _remembered, _rested, _tell_name, _tell_place, _tell_thing,
                                 _walk, _where_is)
@@ -254,7 +254,6 @@ def _turn(source, s, who, verbs=_VERBS):
 # %% ../../nbs/013_grammar.ipynb #eab90d35
 _STARTS = {'then': ' Then', 'soon': ' Soon', 'later': ' Later', 'moved': ' By now the',
            'unmoved': ' All this time the', 'end': ' In the end the'}
-_MIN_TURNS, _MAX_TURNS = 6, 12  # sentences after the opening
 _MAX_CHARS = 520  # after which the story ends
 
 def _untold(s, moved):
@@ -277,15 +276,15 @@ def _subjects(s, case=str):
 # %% ../../nbs/013_grammar.ipynb #970297df
 def _start(source, s):
     "How the next sentence begins: a person, an adverb, a report or the end."
-    end = ('end', _STARTS['end'])
-    if s.turns >= _MAX_TURNS or source.size > _MAX_CHARS: return source.choose('start', [end])
+    end, (fewest, most) = ('end', _STARTS['end']), s.limits
+    if s.turns >= most or source.size > _MAX_CHARS: return source.choose('start', [end])
     options, weights = _subjects(s, str.title)
     others = {'then': 0.5, 'soon': 0.5, 'later': 0.5}
     if s.turns > 2 and _untold(s, True): others['moved'] = 1.
     if s.turns > 2 and _untold(s, False): others['unmoved'] = 0.7
     options += [(key, _STARTS[key]) for key in others]
     weights += others.values()
-    if s.turns >= _MIN_TURNS:
+    if s.turns >= fewest:
         options.append(end)
         weights.append(0.5*sum(weights))
     return source.choose('start', options, weights)
@@ -330,29 +329,32 @@ def _finish(source, s):
 # %% ../../nbs/013_grammar.ipynb #a75c318d
 def tell(
     source:Source, # a `Writer` or a `Reader`
+    turns:tuple[int, int]=TURNS, # the fewest and the most sentences after the opening
 )->State: # at the end of the story
     "Tell one story through `source`; the same program writes, reads and scores."
-    s = State()
+    s = State(limits=turns)
     _opening(source, s)
     _finish(source, s)
     return s
 
 # %% ../../nbs/013_grammar.ipynb #c68c19cb
-def _read(text, table=None):
+def _read(text, table=None, turns=TURNS):
     source = Reader(text, table)
-    state = tell(source)
+    state = tell(source, turns)
     if source.size != len(text): source.fail('the end')
     return source, state
 
 def parse(
     text:str, # of a complete story
+    turns:tuple[int, int]=TURNS, # as of `tell`
 )->list: # (kind, surface) of every choice
     "The choices that make this text. Raises ValueError if there are none."
-    return _read(text)[0].choices
+    return _read(text, turns=turns)[0].choices
 
 def is_story(
     text:str, # any
+    turns:tuple[int, int]=TURNS, # as of `tell`
 )->bool: # does it belong to the language?
     "Is this a complete story of the world?"
-    try: return bool(parse(text))
+    try: return bool(parse(text, turns))
     except ValueError: return False

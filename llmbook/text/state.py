@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'THINGS', 'QUALITIES', 'TRADES', 'COUNTS', 'NAMES', 'TRADE', 'HOME', 'PRONOUN', 'POSITIVE', 'NEGATIVE',
-           'Event', 'State']
+           'TURNS', 'SHORT', 'Event', 'State']
 
 # %% ../../nbs/012_state.ipynb #76f83df6
 from dataclasses import dataclass, field
@@ -80,6 +80,9 @@ class _Scene:
         return self.where.get(spot, spot)
 
 # %% ../../nbs/012_state.ipynb #53b037bd
+TURNS = 6, 12  # sentences after the opening of a story: the fewest, the most
+SHORT = 3, 6   # the same of a short story
+
 @dataclass(slots=True)
 class State(_Scene):
     "All that is true at one moment of a story."
@@ -94,6 +97,7 @@ class State(_Scene):
     pronoun: str | None = None                    # the subject, if `she` or `he` is clear
     events: list = field(default_factory=list)
     turns: int = 0                                # sentences since the opening
+    limits: tuple = TURNS                         # the fewest and the most of them
 
 # %% ../../nbs/012_state.ipynb #72bf8e99
 def _feel(s, who, mood):

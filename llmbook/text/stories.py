@@ -16,7 +16,7 @@ from ..core import seed_of
 from .grammar import _QUESTIONS, _REPLIES, _STARTS, _VERBS, _read, tell
 from .ledger import Reader, Writer
 from .state import (_INTRO, _MORE, _THERE, _TIMES, _WITH, COUNTS, HOME, NAMES, NEGATIVE, PLACES, POSITIVE,
-                                QUALITIES, THINGS, TRADE, TRADES, State, _said, _spaced)
+                                QUALITIES, THINGS, TRADE, TRADES, TURNS, State, _said, _spaced)
 
 # %% ../../nbs/014_stories.ipynb #78ef666f
 _NAMED = _spaced(NAMES)
@@ -81,19 +81,21 @@ class Story:
 # %% ../../nbs/014_stories.ipynb #0524074a
 def write_story(
     seed:int, # number of the story
+    turns:tuple[int, int]=TURNS, # the fewest and the most sentences after the opening
 )->Story: # with its probabilities
     "The story of this seed: the same on every machine."
     source = Writer(seed_of(seed, 'story'), frequencies())
-    state = tell(source)
+    state = tell(source, turns)
     text = ''.join(source.parts)
     return Story(text, source.choices, source.costs, state.events, state)
 
 # %% ../../nbs/014_stories.ipynb #b24260ee
 def read_story(
     text:str, # of a complete story
+    turns:tuple[int, int]=TURNS, # as of `write_story`
 )->Story: # as `write_story` would give it
     "The story behind a text, with its probabilities. Raises ValueError if there is none."
-    source, state = _read(text, frequencies())
+    source, state = _read(text, frequencies(), turns)
     return Story(text, source.choices, source.costs, state.events, state)
 
 # %% ../../nbs/014_stories.ipynb #9853d464
