@@ -30,6 +30,9 @@ VERBS = { # verb -> module, function, does it train?
     'report': ('llmbook.evaluation.report', 'report', False),
     'env': ('llmbook.core', 'environment', False),
 }
+INSTEAD = { # verb -> module, function and flag of a stage that takes its place if this flag is given
+    'corpus': ('llmbook.text.task_files', 'write_task', 'task'),
+}
 
 
 def main(
@@ -186,10 +189,32 @@ def call_alone(
     "Call a stage that is work for one process."
     from llmbook.core import current_rank
     from llmbook.flags import read_args
-    [args] = read_args(argv, stage, prog=f'llmbook {verb}', verbs=VERBS)
+    stages = [stage]
+    if verb in INSTEAD:
+        module, name, _ = INSTEAD[verb]
+        stages.append(getattr(importlib.import_module(module), name))
+    given = read_args(argv, *stages, prog=f'llmbook {verb}', verbs=VERBS)
+    stage, args = choose_stage(verb, stages, given)
     if current_rank() > 0: return
     result = stage(**args)
     if verb == 'env': print(json.dumps(result, indent=1))
+
+
+def choose_stage(
+    verb:str, # of the command
+    stages:list[Callable], # its function, and perhaps the one that may take its place
+    given:list[dict], # the flags that were typed, by stage
+)->tuple[Callable, dict]: # the stage to call, and its arguments
+    "The verb's own stage, unless the flag of the other one was given. Raises `UserError` for flags of both."
+    from llmbook.core import UserError
+    from llmbook.flags import flag_name
+    if len(stages) == 1: return stages[0], given[0]
+    flag = INSTEAD[verb][2]
+    chosen = int(flag in given[1])
+    strange = sorted(given[1 - chosen].keys() - given[chosen].keys())
+    if strange and chosen: raise UserError(f"{flag_name(strange[0])}: not with {flag_name(flag)}; leave it out")
+    if strange: raise UserError(f"{flag_name(strange[0])}: only with {flag_name(flag)}; leave it out")
+    return stages[chosen], given[chosen]
 
 
 def call_training(

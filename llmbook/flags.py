@@ -103,9 +103,9 @@ def read_flags(
     return flags
 
 def _flags_of(fns:typing.Iterable[typing.Callable])->dict[str, Flag]:
-    "The flags of several functions together."
+    "The flags of several functions together; of two with one name, the first counts."
     flags = {}
-    for fn in fns: flags |= read_flags(fn)
+    for fn in fns: flags = flags | {name: flag for name, flag in read_flags(fn).items() if name not in flags}
     return flags
 
 def flag_name(
@@ -217,8 +217,10 @@ _EPILOG = """Of a flag that is given twice, the last value counts. Exit codes: 0
 def _build_parser(*fns:typing.Callable, prog:str)->_Parser:
     "A command line from signatures: flags, types, ranges, defaults and help all come from the functions."
     summary = (fns[0].__doc__ or '').split('\n')[0]
-    settings = dict(allow_abbrev=False, argument_default=argparse.SUPPRESS, epilog=_EPILOG)
-    parser = _Parser(prog=prog, description=summary, **settings)
+    notes = [inspect.cleandoc(fn.__doc__ or '').partition('\n\n')[2] for fn in fns[1:]] # what a second stage adds
+    epilog = '\n\n'.join(note for note in [*notes, _EPILOG] if note)
+    settings = dict(allow_abbrev=False, argument_default=argparse.SUPPRESS, epilog=epilog)
+    parser = _Parser(prog=prog, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
     for name, flag in _flags_of(fns).items():
         options = {'dest': name, 'help': _help_text(flag)}
         if flag.kind is bool: options['action'] = argparse.BooleanOptionalAction
