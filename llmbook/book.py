@@ -53,7 +53,8 @@ def _run_scale(
     **given, # flags that were typed: minutes, size, vocab_size, stories, steps; None where they were not
 )->dict: # size, stories, pydoc, vocab_size, minutes, steps
     "The settings of a run. Raises `UserError` for those that cannot be."
-    if given['steps'] and given['minutes']: raise UserError("--steps and --minutes: give one of them")
+    if given['steps'] and given['minutes']:
+        raise UserError("--steps and --minutes: give one of them")
     scale = dict(_FULL if full else _QUICK, steps=None)
     if given['stories']:
         fraction = given['stories'] / scale['stories']
@@ -171,7 +172,8 @@ def _plan_steps(
     elif not steps:
         first = split_batch(batch, trial.micro)[0]
         rates = {'exact': rows_per_second(trial, chosen, CLM(), first)}
-    for name, rate in rates.items(): print(f"  {name}: {rate*block_size/1000:.1f}k tokens per second")
+    for name, rate in rates.items():
+        print(f"  {name}: {rate*block_size/1000:.1f}k tokens per second")
     if steps:
         print(f"  {steps:,} steps of {rows} rows, as asked")
     else:

@@ -132,7 +132,8 @@ def _git_commit()->str|None: # twelve digits; None if the library is not part of
     file = Path(find_spec('llmbook').origin)
     def git(*command): return subprocess.run(['git', *command], cwd=file.parent, capture_output=True, text=True)
     try:
-        if git('ls-files', '--error-unmatch', file.name).returncode: return None # such as one installed in a .venv
+        if git('ls-files', '--error-unmatch', file.name).returncode:
+            return None # such as one installed in a .venv
         commit = git('rev-parse', '--short=12', 'HEAD')
     except OSError: return None
     return commit.stdout.strip() if commit.returncode == 0 else None

@@ -53,11 +53,13 @@ def check_fields(
     strict:bool=False, # refuse names that the table does not have?
 )->dict: # the same object
     "Check an object from outside. Raises `UserError` with file, field, value and what is expected."
-    if not isinstance(obj, Mapping): raise UserError(f"{where}: {_shown(obj)} is not an object with names and values")
+    if not isinstance(obj, Mapping):
+        raise UserError(f"{where}: {_shown(obj)} is not an object with names and values")
     for name, field in fields.items():
         value = obj.get(name)
         if value is None and field.optional: continue
-        if name not in obj: raise UserError(f"{where}: {name!r} is missing; it must be {_wanted(field)}")
+        if name not in obj:
+            raise UserError(f"{where}: {name!r} is missing; it must be {_wanted(field)}")
         if not _fits(value, field):
             raise UserError(f"{where}: {name!r} is {_shown(value)}; it must be {_wanted(field)}")
     for name in obj:

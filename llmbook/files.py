@@ -93,7 +93,8 @@ def check_regular(
     except (OSError, ValueError) as e: # ValueError: a zero byte in the name
         raise UserError(f"{path}: {(getattr(e, 'strerror', None) or str(e)).lower()}") from None
     if stat.S_ISDIR(mode): raise UserError(f"{path}: a folder, not a file")
-    if not stat.S_ISREG(mode): raise UserError(f"{path}: a pipe or a device, not a file; save it as a file first")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: a pipe or a device, not a file; save it as a file first")
 
 def read_json(
     path:Path|str, # the file
@@ -260,6 +261,7 @@ def find_damage(
     except UserError as e: return f"no readable manifest ({e})"
     if table['format'] != 1: return f"its manifest has format {table['format']!r}, not 1"
     step = re.fullmatch(r'\.?step-(\d{8})(\.old)?', folder.name)
-    if step and table.get('step', int(step[1])) != int(step[1]): return f"its manifest is that of step {table['step']}"
+    if step and table.get('step', int(step[1])) != int(step[1]):
+        return f"its manifest is that of step {table['step']}"
     try: return _differences(folder, table['files'])
     except OSError as e: return f"{e.filename} cannot be read ({e.strerror})"

@@ -31,14 +31,17 @@ def make_folder(
     try:
         path = Path(folder).expanduser()
         link = next((p for p in (path, *path.parents) if p.is_symlink() and not p.exists()), None)
-        if link: raise UserError(f"{link}: a link that leads nowhere; make its target, or give another --out")
+        if link:
+            raise UserError(f"{link}: a link that leads nowhere; make its target, or give another --out")
         path = path.resolve()
         path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError): raise UserError(f"{folder}: a file is in the way; give another --out") from None
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder}: a file is in the way; give another --out") from None
     except (OSError, RuntimeError, ValueError) as e: # RuntimeError: a loop of links, or ~ of nobody; ValueError: a zero byte
         reason = getattr(e, 'strerror', None) or str(e)
         raise UserError(f"{folder}: cannot be made ({reason.lower()}); give another --out") from None
-    if not os.access(path, os.W_OK | os.X_OK): raise UserError(f"{folder}: no permission to write there; give another --out")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: no permission to write there; give another --out")
     return path
 
 # %% ../nbs/006_outputs.ipynb #71df2e4d
@@ -156,7 +159,8 @@ def _check_own(
     odd = [p.name for p in shown if not p.is_file() and not p.is_dir()] # such as a pipe
     if odd: raise UserError(f"{folder}: holds {odd[0]}, {strange}; {fix}")
     if not files: return {}
-    if 'manifest.json' not in files: raise UserError(f"{folder}: holds {min(files)}, {strange}; {fix}")
+    if 'manifest.json' not in files:
+        raise UserError(f"{folder}: holds {min(files)}, {strange}; {fix}")
     path = files.pop('manifest.json')
     manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get('command') != command:
@@ -165,7 +169,8 @@ def _check_own(
     unknown = [name for name in files if name not in manifest['files']]
     if unknown: raise UserError(f"{folder}: holds {unknown[0]}, {strange}; move it, or {fix}")
     changed = '' if fresh else changed_argument(manifest['args'], args, free)
-    if changed: raise UserError(f"{folder}: holds another result ({changed}); {fix}, or --fresh to start over")
+    if changed:
+        raise UserError(f"{folder}: holds another result ({changed}); {fix}, or --fresh to start over")
     return manifest
 
 # %% ../nbs/006_outputs.ipynb #46b8486c

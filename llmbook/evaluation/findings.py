@@ -65,7 +65,8 @@ def training_log(
     "Read a run's log, without the rows that are damaged. Raises `UserError` if it holds no training step."
     rows = [_clean_row(row) for row in read_log(folder/'log.jsonl')]
     lost = sum(row is None for row in rows)
-    if lost: print(f"warning: {folder/'log.jsonl'}: {lost} damaged rows are left out", file=sys.stderr)
+    if lost:
+        print(f"warning: {folder/'log.jsonl'}: {lost} damaged rows are left out", file=sys.stderr)
     rows = [row for row in rows if row is not None]
     train = [row for row in rows if 'loss' in row]
     if not train: raise UserError(f"{folder}: its log is empty; train it first")

@@ -38,8 +38,10 @@ def _measured_nats(
     "`document_nats`. Raises `UserError` if a model answers with NaN or infinity, or nothing is asked of it."
     nats = document_nats(model, documents)
     broken = np.flatnonzero(~np.isfinite(nats))
-    if len(broken): raise UserError(f"the model pays {nats[broken[0]]} nats for document {broken[0] + 1}: its weights are broken")
-    if not questions(documents).sum(): raise UserError("the documents hold no token to predict; give others")
+    if len(broken):
+        raise UserError(f"the model pays {nats[broken[0]]} nats for document {broken[0] + 1}: its weights are broken")
+    if not questions(documents).sum():
+        raise UserError("the documents hold no token to predict; give others")
     return nats
 
 
@@ -194,7 +196,8 @@ def _check_tasks(
         if t not in _TASKS:
             raise UserError(f"--tasks {t}: there are {', '.join(_TASKS)}{did_you_mean(t, _TASKS)}")
     if 'text' in tasks and not text: raise UserError("--tasks text: give the documents with --text")
-    if text and 'text' not in tasks: raise UserError(f"--text {text}: read by --tasks text alone; add it to the tasks")
+    if text and 'text' not in tasks:
+        raise UserError(f"--text {text}: read by --tasks text alone; add it to the tasks")
     if text: next(local_documents(text)) # raises if it cannot be read
 
 # %% ../../nbs/608_measure.ipynb #a183f779
@@ -210,17 +213,20 @@ def _open_results(
     "The results that are there. Raises `UserError` if they are of another model or of other documents."
     if not path.exists(): return {'settings': {}, 'tasks': {}}
     try: found = read_json(path, _OURS)
-    except UserError: raise UserError(f"{path}: not written by llmbook evaluate; give another --out") from None
+    except UserError:
+        raise UserError(f"{path}: not written by llmbook evaluate; give another --out") from None
     if fresh:
         set_aside(path)
         return {'settings': {}, 'tasks': {}}
     fix = "give another --out, or --fresh to set it aside"
-    if found['fingerprint'] != fingerprint: raise UserError(f"{path}: holds figures of another model, {found['model']}; {fix}")
+    if found['fingerprint'] != fingerprint:
+        raise UserError(f"{path}: holds figures of another model, {found['model']}; {fix}")
     for task in settings:
         if task not in found['settings']: continue
         before = check_fields(found['settings'][task], {}, f'{path}, {task}')
         changed = changed_argument(before, settings[task])
-        if changed: raise UserError(f"{path}: its figures of {task} are of other documents ({changed}); {fix}")
+        if changed:
+            raise UserError(f"{path}: its figures of {task} are of other documents ({changed}); {fix}")
     read_results(path) # raises if they are damaged
     return found
 

@@ -43,7 +43,8 @@ def read_counted(
     for name in COUNTED:
         nats = counted[name]
         fits = len(nats) >= least and all(isinstance(cost, float) for cost in nats)
-        if not fits: raise UserError(f"{path}: {name!r} is not a list of {least} costs; remove the file, then it is made again")
+        if not fits:
+            raise UserError(f"{path}: {name!r} is not a list of {least} costs; remove the file, then it is made again")
         costs[name] = np.array(nats)
     return costs
 

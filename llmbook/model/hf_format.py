@@ -234,7 +234,8 @@ def _read_headers(
     for file in weight_files(folder):
         with safe_open(file, 'pt') as f:
             for name in f.keys():
-                if name in found: raise UserError(f"{name}: in {found[name][0].name} and in {file.name}; one of them is stale")
+                if name in found:
+                    raise UserError(f"{name}: in {found[name][0].name} and in {file.name}; one of them is stale")
                 header = f.get_slice(name)
                 found[name] = file, tuple(header.get_shape()), header.get_dtype()
     return found
@@ -252,8 +253,10 @@ def _check_headers(
     for name, full_name in places.items():
         _, shape, dtype = found[name]
         wanted = tuple(expected[full_name].shape)
-        if shape != wanted: raise UserError(f"a checkpoint of another shape; {name} is {shape}, not {wanted}")
-        if dtype not in _TYPES: raise UserError(f"{name}: weights of type {dtype}; only {', '.join(_TYPES)} are read")
+        if shape != wanted:
+            raise UserError(f"a checkpoint of another shape; {name} is {shape}, not {wanted}")
+        if dtype not in _TYPES:
+            raise UserError(f"{name}: weights of type {dtype}; only {', '.join(_TYPES)} are read")
     return places
 
 

@@ -146,7 +146,8 @@ def _one_object(j:dict)->dict: # of a config.json
         kind = rope.pop('type', 'default')
         if rope or kind != 'default': rope.setdefault('rope_type', kind)
         nested = [name for name, value in rope.items() if isinstance(value, (dict, list))]
-        if nested: raise UserError(f"rope {nested[0]!r}: settings per layer or per plane are not known")
+        if nested:
+            raise UserError(f"rope {nested[0]!r}: settings per layer or per plane are not known")
     for name in new.keys() & old.keys():
         if new[name] != old[name]:
             values = f"{new[name]!r} and {old[name]!r}"

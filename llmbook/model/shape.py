@@ -28,7 +28,8 @@ def _check_field(name:str, value):
     if name in _ALLOWED and value not in _ALLOWED[name]:
         raise UserError(f"{name} {value!r}: there are {', '.join(_ALLOWED[name])}")
     switch = name == 'tied' or name.endswith(('_bias', '_norm'))
-    if switch and not isinstance(value, bool): raise UserError(f"{name} {value!r}: give True or False")
+    if switch and not isinstance(value, bool):
+        raise UserError(f"{name} {value!r}: give True or False")
     if name in ('theta', 'eps'):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         good = number and 0 <= value < math.inf and (value or name == 'eps')
@@ -36,7 +37,8 @@ def _check_field(name:str, value):
         if not good: raise UserError(f"{name} {value!r}: give a number {wanted}")
     if name.startswith(('n_', 'vocab', 'block', 'head')):
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or value < 1: raise UserError(f"{name} {value!r}: give a whole number of at least 1")
+        if not whole or value < 1:
+            raise UserError(f"{name} {value!r}: give a whole number of at least 1")
 
 
 def _check_shape(c:'Config'):
@@ -45,8 +47,10 @@ def _check_shape(c:'Config'):
         raise UserError(f"width {c.n_embd} does not divide into {c.n_head} heads; choose a multiple")
     if c.n_head % c.n_kv_head:
         raise UserError(f"{c.n_head} heads cannot share {c.n_kv_head} key/value heads; choose a divisor")
-    if c.rotary and c.head_size % 2: raise UserError(f"head_dim {c.head_size}: rotary needs an even size")
-    if c.rope is not None and not c.rotary: raise UserError(f"rope: a {c.arch} has no rotary positions to scale")
+    if c.rotary and c.head_size % 2:
+        raise UserError(f"head_dim {c.head_size}: rotary needs an even size")
+    if c.rope is not None and not c.rotary:
+        raise UserError(f"rope: a {c.arch} has no rotary positions to scale")
     if c.rope is not None: check_rope(c.rope)
 
 # %% ../../nbs/138_shape.ipynb #2d7e3666

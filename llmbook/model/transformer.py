@@ -116,7 +116,8 @@ def _check_length(
     "Raises `UserError` for what the model has no places for."
     if end > c.block_size:
         raise UserError(f"{end} tokens in a row: the model reads {c.block_size} at most, its block size; cut the text")
-    if positions is None or not positions.numel() or positions.device.type != 'cpu': return # elsewhere a look costs time
+    if positions is None or not positions.numel() or positions.device.type != 'cpu':
+        return # elsewhere a look costs time
     if torch.compiler.is_compiling(): return
     low, high = (int(p) for p in positions.aminmax())
     if low < 0 or high >= c.block_size:
@@ -155,8 +156,10 @@ def _join_masks(
         given = tuple(mask.shape)
         if mask.ndim == 2: mask = mask[:, None, None]
         fits = mask.ndim == 4 and all(m in (1, w) for m, w in zip(mask.shape[::2], wanted[::2])) and mask.size(3) == start + T
-        if not fits: raise UserError(f"a mask of shape {given}: give (B,S) = {(B, start + T)} or (B,1,T,S) = {wanted}")
-        if mask.is_floating_point(): raise UserError(f"a mask of {mask.dtype}: give booleans, True where a query may look")
+        if not fits:
+            raise UserError(f"a mask of shape {given}: give (B,S) = {(B, start + T)} or (B,1,T,S) = {wanted}")
+        if mask.is_floating_point():
+            raise UserError(f"a mask of {mask.dtype}: give booleans, True where a query may look")
         mask = mask.bool()
         if causal: mask = mask & causal_mask(T, start + T, mask.device)
     if segments is None: return mask

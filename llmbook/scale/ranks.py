@@ -189,7 +189,8 @@ def _pickle_call(
 )->bytes: # what every rank is sent
     "Pack a function and its arguments. Raises `UserError` for what cannot be sent."
     name = getattr(fn, '__name__', type(fn).__name__)
-    if not isinstance(world, int) or world < 1: raise UserError(f"launch: a world of {world}; at least 1 is needed")
+    if not isinstance(world, int) or world < 1:
+        raise UserError(f"launch: a world of {world}; at least 1 is needed")
     try: return to_bytes((fn, args))
     except Exception as e:
         problem = f"launch: {name} and its arguments cannot be sent to other processes ({e})"
@@ -227,7 +228,8 @@ def launch(
     """Run `fn(*args)` on `world` ranks of this machine.
 
     Raises RuntimeError with the cause when one fails, hangs or dies."""
-    if not hang_timeout > 0: raise UserError(f"launch: hang_timeout={hang_timeout}; give a number of seconds above 0")
+    if not hang_timeout > 0:
+        raise UserError(f"launch: hang_timeout={hang_timeout}; give a number of seconds above 0")
     work = _pickle_call(fn, world, args)
     with _workers(world, hang_timeout) as started:
         pipes = [pipe for _, pipe in started]

@@ -46,7 +46,8 @@ def _full_weight(
     "Fetch a parameter's weight. All ranks must call it."
     deepspeed = import_deepspeed()
     if p.requires_grad: return deepspeed.utils.safe_get_full_fp32_param(p)
-    if not hasattr(p, 'ds_id'): return p.detach().float() # stages 1 and 2 cut no weights of the model
+    if not hasattr(p, 'ds_id'):
+        return p.detach().float() # stages 1 and 2 cut no weights of the model
     with deepspeed.zero.GatheredParameters([p]): return p.detach().float().clone()
 
 # %% ../../nbs/352_shards.ipynb #15440014

@@ -121,7 +121,8 @@ def source_path(
 )->Path|None: # None if it is no path
     "The file or folder that a source names. Raises `UserError` for a word that is no source."
     if source in ('world', 'pydoc'): return None
-    if not source.strip(): raise UserError("--source: empty; give world, pydoc, a path or the name of a data set")
+    if not source.strip():
+        raise UserError("--source: empty; give world, pydoc, a path or the name of a data set")
     path = Path(source).expanduser()
     looks_local = source.startswith(('.', '/', '~')) or path.suffix.lower() in (*READERS, *PACKED)
     if looks_local or path.exists(): return path
@@ -215,10 +216,12 @@ def _reader(format:str, licences:list[str]|None, languages:list[str]|None, links
     "The function that reads a format. Raises `UserError` for a flag that does not go with it."
     given = {'licences': ('code', licences), 'languages': ('code', languages), 'links': ('social', links != 'mask')}
     for name, (needed, value) in given.items():
-        if value and needed != format: raise UserError(f"--{name}: only with --format {needed}; leave it out")
+        if value and needed != format:
+            raise UserError(f"--{name}: only with --format {needed}; leave it out")
     known = sorted(set(LANGUAGES.values()))
     for name in languages or []:
-        if name.lower() not in known: raise UserError(f"--languages {name}: not known{did_you_mean(name, known)}")
+        if name.lower() not in known:
+            raise UserError(f"--languages {name}: not known{did_you_mean(name, known)}")
     code = partial(code_documents, licences=licences, languages=languages)
     social = partial(social_documents, links=links)
     readers = {'auto': local_documents, 'books': book_documents, 'code': code, 'social': social}
@@ -272,5 +275,6 @@ def corpus(
     skipped.report()
     print(f"{counts['documents']:,} documents, {counts['bytes']:,} bytes "
           f"from {printable(source)} in {printable(out)}/documents.jsonl")
-    if pages['pages']: print(f"HTML documents: {pages['pages']:,}; llmbook clean takes their text out")
+    if pages['pages']:
+        print(f"HTML documents: {pages['pages']:,}; llmbook clean takes their text out")
     return counts

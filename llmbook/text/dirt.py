@@ -237,11 +237,13 @@ def _chances(
 )->dict: # kind -> chance of one (or of one more) around a story, or in its text
     "What the rates mean for a single story. Raises `UserError` for rates that cannot be."
     for kind, rate in rates.items():
-        if kind not in RATES: raise UserError(f"rate {kind!r}: no such kind of dirt{did_you_mean(kind, RATES)}")
+        if kind not in RATES:
+            raise UserError(f"rate {kind!r}: no such kind of dirt{did_you_mean(kind, RATES)}")
         if not 0 <= rate <= 1: raise UserError(f"rate of {kind} {rate}: give a share from 0 to 1")
     unwanted = sum(rates[kind] for kind in _UNWANTED)
     odd = rates['mojibake'] + rates['unicode']
-    if unwanted > 0.95: raise UserError(f"rates of unwanted pages: {unwanted:.2f} in sum; give at most 0.95")
+    if unwanted > 0.95:
+        raise UserError(f"rates of unwanted pages: {unwanted:.2f} in sum; give at most 0.95")
     if odd > 1: raise UserError(f"rates of mojibake and unicode: {odd:.2f} in sum; give at most 1")
     good = 1 - unwanted
     chances = dict(rates)

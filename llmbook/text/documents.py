@@ -129,7 +129,8 @@ def text_path(
     path:Path|str, # a file, or a folder of files
 )->Path: # the same, `~` resolved
     "Make sure that a path can hold text, before anything is read. Raises `UserError` if it cannot."
-    if not str(path).strip(): raise UserError("the name of the file or folder to read is empty; give one")
+    if not str(path).strip():
+        raise UserError("the name of the file or folder to read is empty; give one")
     path = Path(path).expanduser()
     if not path.exists(): raise UserError(f"{printable(path)}: no such file or folder")
     if not path.is_dir(): _check_file(path)

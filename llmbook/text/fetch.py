@@ -87,7 +87,8 @@ def _connect(url:str, private:bool, timeout:float)->socket.socket:
     for place in places:
         try: sock = socket.create_connection(place, timeout)
         except OSError as e: problem = e
-        else: return sock if parts.scheme == 'http' else _tls().wrap_socket(sock, server_hostname=parts.hostname)
+        else:
+            return sock if parts.scheme == 'http' else _tls().wrap_socket(sock, server_hostname=parts.hostname)
     raise problem
 
 # %% ../../nbs/011_fetch.ipynb #d6e8f574

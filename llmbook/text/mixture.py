@@ -29,7 +29,8 @@ def mixture_weights(
     sizes = np.asarray(sizes, float)
     if not len(sizes) or not (sizes > 0).all() or not np.isfinite(sizes).all():
         raise UserError(f"sizes {sizes.tolist()}: each source needs a number of tokens above 0")
-    if not temperature > 0: raise UserError(f"temperature {temperature}: must be more than 0; 1 is in proportion to size")
+    if not temperature > 0:
+        raise UserError(f"temperature {temperature}: must be more than 0; 1 is in proportion to size")
     powers = (sizes / sizes.max()) ** (1 / temperature)
     return powers / powers.sum()
 
@@ -73,7 +74,8 @@ def _check_weights(
         number = isinstance(weight, (int, float, np.number)) and math.isfinite(weight)
         if not number or weight < 0:
             raise UserError(f"the weight of {name!r} is {weight}; give a number of 0 or more")
-    if not any(weights.values()): raise UserError("all weights are 0; give at least one source more than that")
+    if not any(weights.values()):
+        raise UserError("all weights are 0; give at least one source more than that")
 
 # %% ../../nbs/082_mixture.ipynb #7c1f0a22
 def _check_tokenizers(stores:dict[str, TokenStore]):

@@ -200,7 +200,8 @@ _CHARSET = re.compile(r'charset\s*=\s*["\']?([^\s"\';]{1,40})', re.I)
 def _unpack_body(body:bytes, encoding:str)->bytes:
     "What a server packed. Raises `ValueError` if it is not complete, and `TooLarge` for a bomb."
     if encoding in ('', 'identity'): return body
-    if encoding not in ('gzip', 'x-gzip', 'deflate'): raise ValueError(f"packed by {encoding[:20]!r}")
+    if encoding not in ('gzip', 'x-gzip', 'deflate'):
+        raise ValueError(f"packed by {encoding[:20]!r}")
     unpacker = zlib.decompressobj(47) # gzip or zlib, as its head says
     content = unpacker.decompress(body, LARGEST)
     if len(content) == LARGEST: raise TooLarge(f"more than {LARGEST:,} bytes in one page")
@@ -222,7 +223,8 @@ def _body(record)->bytes:
 def _no_page(record)->str: # its kind; empty for a page
     "Why a record of a crawl is no page."
     head = record.http_headers
-    if record.rec_type != 'response' or head is None: return 'records that are no answer of a server'
+    if record.rec_type != 'response' or head is None:
+        return 'records that are no answer of a server'
     if head.get_statuscode() != '200': return 'answers of another status than 200'
     kind = (head.get_header('Content-Type') or '').split(';')[0]
     if kind.strip().lower() not in _PAGES: return 'answers that are not HTML'

@@ -110,7 +110,8 @@ def _parse_line(line:bytes):
     text = line.decode()
     row = _JSON.decode(text)
     brackets = text.count('[') + text.count('{')
-    if brackets > 100 and _nested(row): raise ValueError('nested too deeply; 100 levels are the most')
+    if brackets > 100 and _nested(row):
+        raise ValueError('nested too deeply; 100 levels are the most')
     return row
 
 def _line_problem(error:Exception)->tuple[str, str]:

@@ -236,7 +236,8 @@ def tokens(
     fresh:bool=False, # set aside an older result in this folder
 )->dict: # counts of every split
     "Turn documents into shards of token ids."
-    if not 0 <= val < 1: raise UserError(f"--val {val}: give a fraction, at least 0 and less than 1")
+    if not 0 <= val < 1:
+        raise UserError(f"--val {val}: give a fraction, at least 0 and less than 1")
     loaded, source, skipped = load_tokenizer(tokenizer), text_path(text), Skipped()
     check_apart(out, text=source, tokenizer=tokenizer)
     frame = f'{loaded.begin} {loaded.ends} {loaded.pad}'

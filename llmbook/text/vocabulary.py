@@ -49,7 +49,8 @@ class OwnBPE(BPE):
 
     def _id(self, piece:bytes)->int:
         "The id of a piece. Raises `UserError` if the vocabulary has none."
-        if piece not in self.ids: raise UserError(f"{piece!r} has no id; the vocabulary is not complete")
+        if piece not in self.ids:
+            raise UserError(f"{piece!r} has no id; the vocabulary is not complete")
         return self.ids[piece]
 
     def _spans(self, text:str, special:bool)->Iterator[tuple[int, str|None]]: # where it ends, the word; None: a special token
@@ -88,7 +89,8 @@ class OwnBPE(BPE):
         "Ids to text. Raises `UserError` for an id that is not in the vocabulary."
         ids = list(ids)
         wrong = [i for i in ids if i not in self.pieces]
-        if wrong: raise UserError(f"{wrong[0]}: no such id in this vocabulary of {len(self.pieces)}")
+        if wrong:
+            raise UserError(f"{wrong[0]}: no such id in this vocabulary of {len(self.pieces)}")
         return b''.join(self.pieces[i] for i in ids).decode(errors='replace')
 
     def frame(self,
@@ -131,7 +133,8 @@ def read_vocabulary(
         return bytes(byte_of[char] for char in name) if plain else name.encode()
     table = read_json(vocab, {})
     for name, i in table.items():
-        if type(i) is not int or i < 0: raise UserError(f"{vocab}: {name!r} has the id {i!r}; it must be a whole number")
+        if type(i) is not int or i < 0:
+            raise UserError(f"{vocab}: {name!r} has the id {i!r}; it must be a whole number")
     check_regular(merges)
     lines = Path(merges).read_text(encoding='utf-8').splitlines()
     pairs = [line.split(' ') for line in lines if line and not line.startswith('#version')]

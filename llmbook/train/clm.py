@@ -222,8 +222,10 @@ def _starting_model(
 # %% ../../nbs/220_clm.ipynb #5881f174
 def _check_mix(tokens:str|None, mix:list[str]|None, temperature:float):
     "Raises `UserError` for a mixture that lacks a part."
-    if mix and not tokens: raise UserError(f"--mix {mix[0]}: nothing to mix with; give the first folder as --tokens")
-    if temperature != 1 and not mix: raise UserError(f"--mix-temperature {temperature}: nothing is mixed; give folders as --mix")
+    if mix and not tokens:
+        raise UserError(f"--mix {mix[0]}: nothing to mix with; give the first folder as --tokens")
+    if temperature != 1 and not mix:
+        raise UserError(f"--mix-temperature {temperature}: nothing is mixed; give folders as --mix")
 
 
 def _mix_fingerprint(mixture:Mixture)->str:
