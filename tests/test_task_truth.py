@@ -701,14 +701,10 @@ def shared(n):
     common = {opening for opening, _ in train} & {opening for opening, _ in held}
     return {(a, b) for text, a in train if text in common for other, b in held if other == text}
 
-LEAK = pytest.mark.xfail(strict=True, reason='endings and minimal pairs train on stories of `HELD_START` and above')
-
-@LEAK
 @pytest.mark.slow
 def test_no_story_of_one_task_is_held_out_in_another(): assert not shared(400)
 
-@pytest.mark.parametrize('task, level', [
-    pytest.param(*pair, marks=LEAK) if pair[0] in ('endings', 'minimal-pairs') else pair for pair in PAIRS])
+@pytest.mark.parametrize('task, level', PAIRS)
 def test_training_rows_are_about_stories_for_training(task, level):
     numbers = [row['meta']['story'] for row in rows_of(task, FEW, level) if 'story' in row['meta']]
     assert max(numbers, default=0) < HELD_START

@@ -140,11 +140,12 @@ def _first_fit(
     seed:int, number:int, # of the collection; of the row
 )->tuple: # number of the story, the story, what was made of it
     "The first of a row's stories that will do."
+    step = 2*HELD_START if number >= HELD_START else -2*HELD_START
     while True:
         story = task_story(seed, number)
         made = make(story)
         if made: return number, story, made
-        number += 2*HELD_START
+        number += step
 
 def _ending_row(level:int, seed:int, number:int)->dict:
     rng = _rng('endings', level, seed, number)

@@ -137,7 +137,7 @@ def _summary_row(level, seed, i):
 
 def summary_rows(
     n:int, # how many
-    level:int=1, # 1: what the text tells; 2: what is true in the end as well
+    level:int=1, # 1: what the text tells, if that is four claims; 2: what is true in the end as well
     seed:int=0, # of the collection
     start:int=0, # number of the first row; `HELD_START` for rows that are held out
 )->Iterator[dict]: # conversations; row `i` is about `task_story(seed, i)`
