@@ -9,7 +9,8 @@ import pytest
 
 from llmbook.cli import main
 from llmbook.core import UserError
-from llmbook.text.corpus import HELD_START
+from llmbook.flags import read_flags
+from llmbook.text.corpus import HELD_START, corpus
 from llmbook.text.task_files import TASKS, task_rows, write_task
 
 
@@ -77,3 +78,8 @@ def test_no_task_is_imported_before_it_is_asked_for():
             "print([m for m in sys.modules if m.split('.')[-1] in ('labels', 'choices', 'translation', 'sklearn', 'torch')])")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ('[]', "['torch']")
+
+
+def test_defaults_are_those_that_help_shows():
+    flags = [read_flags(stage) for stage in (corpus, write_task)]
+    assert all(flags[0][name].default == flags[1][name].default for name in ('out', 'seed', 'fresh', 'source'))

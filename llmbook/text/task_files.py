@@ -77,7 +77,7 @@ def write_task(
     level:Annotated[int, between(1, 9)]=1, # how hard; 1 is for the smallest model
     docs:Annotated[int, between(1, 999_999_999)]=10_000, # rows for training; a twentieth as many are held out
     seed:Annotated[int, SEED]=0, # random seed
-    out:str='runs/task', # folder to write
+    out:str='runs/corpus', # folder to write
     source:str='world', # where the task comes from; there is only the world
     fresh:bool=False, # set aside an older result in this folder
 )->dict: # how many rows were written
