@@ -4,6 +4,7 @@ import json
 import pytest
 from needs import needs
 
+from llmbook.core import UserError
 from llmbook.evaluation.text_parts import funnel_parts, read_funnel
 from llmbook.files import read_json, read_jsonl
 from llmbook.text.corpus import HELD_START, world_documents
@@ -61,3 +62,20 @@ def test_a_damaged_funnel_leaves_no_hole_in_the_report(cleaned, tmp_path):
         (tmp_path/'funnel.json').write_text(json.dumps(broken))
         [part] = funnel_parts(tmp_path)
         assert part.kind == 'text' and 'funnel.json' in part.body
+
+
+@pytest.mark.parametrize('scores', ['x', [1], {'kinds': [1]}, {'kinds': {'near': 3}}, {'good': 3},
+                                    {'good': {'share': 'x'}}, {'good': {'share': 2}}, {'kinds': {'near': {'recall': 2}}}])
+def test_scores_that_do_not_fit_are_refused_in_one_line(scores, tmp_path):
+    total = dict(documents_in=1, documents_out=1, characters_in=1, characters_out=1)
+    (tmp_path/'funnel.json').write_text(json.dumps({'total': total, 'rules': [], 'scores': scores}))
+    with pytest.raises(UserError, match='scores'): read_funnel(tmp_path/'funnel.json')
+    [part] = funnel_parts(tmp_path)
+    assert "funnel.json" in part.body
+
+
+def test_scores_that_are_null_are_as_if_they_were_not_there(tmp_path):
+    total = dict(documents_in=1, documents_out=1, characters_in=1, characters_out=1)
+    for scores in (None, {'kinds': None, 'good': None}, {}):
+        (tmp_path/'funnel.json').write_text(json.dumps({'total': total, 'rules': [], 'scores': scores}))
+        assert read_funnel(tmp_path/'funnel.json')['scores'] == {} and len(funnel_parts(tmp_path)) == 4

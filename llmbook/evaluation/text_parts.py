@@ -23,7 +23,17 @@ _NUMBERS = 'documents_in', 'documents_out', 'characters_in', 'characters_out'
 _IN_AND_OUT = dict.fromkeys(_NUMBERS, _COUNT)
 _RULE = _IN_AND_OUT | {'rule': Field(str), 'changed': _COUNT, 'reasons': Field(dict)}
 _FUNNEL = {'total': Field(dict), 'rules': Field(list), 'scores': Field(dict, optional=True)}
+_SCORES = {'kinds': Field(dict, optional=True), 'good': Field(dict, optional=True)}
 _SHARE = Field(float, 0, 1, optional=True)
+
+def _check_scores(scores:dict, where:str)->dict: # without what is null
+    "How much of the dirt was found. Raises `UserError` for a value that does not fit."
+    check_fields(scores, _SCORES, where)
+    scores = {name: value for name, value in scores.items() if value is not None}
+    for kind, score in scores.get('kinds', {}).items():
+        check_fields(score, {'precision': _SHARE, 'recall': _SHARE}, f'{where}, {kind}')
+    check_fields(scores.get('good', {}), {'share': _SHARE}, f'{where}, good')
+    return scores
 
 def read_funnel(
     path:Path|str, # of a funnel.json
@@ -35,9 +45,8 @@ def read_funnel(
         check_fields(row, _RULE, f'{path}, rule {i}')
         counts = dict.fromkeys(row['reasons'], _COUNT)
         check_fields(row['reasons'], counts, f'{path}, rule {i}, reasons')
-    for kind, score in funnel.get('scores', {}).get('kinds', {}).items():
-        check_fields(score, {'precision': _SHARE, 'recall': _SHARE}, f'{path}, scores, {kind}')
-    return funnel
+    scores = _check_scores(funnel.get('scores') or {}, f'{path}, scores')
+    return funnel | {'scores': scores}
 
 # %% ../../nbs/648_text_parts.ipynb #2f0b6833
 def _rule_table(funnel:dict)->list[tuple]: # rows, the first has the names
