@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..core import seed_of
 from .labels import _NEXT, _first_story
 from .state import HOME, TRADE
+from .stories import _stated
 from .tasks import check_level
 
 # %% ../../nbs/096_spans.ipynb #0ad28d4e
@@ -43,19 +44,15 @@ class _Found(NamedTuple):
     answer: str | None # one word; None if the text does not say
     start: int = -1    # the first character of the answer
 
-_TELLING = {'trade': ('trade', 'actor'), 'ask trade': ('trade', 'other'), 'live': ('home', 'actor'),
-            'go home': ('home', 'actor'), 'ask home': ('home', 'other')} # verb -> what it tells, of whom
-
 def _facts(story):
     "Trades and homes, told or not."
     facts, ends = {}, _sentence_ends(story)
     for event, end in zip(story.events, ends):
-        if event.verb in _TELLING:
-            relation, role = _TELLING[event.verb]
-            facts.setdefault((relation, getattr(event, role)), end)
+        stated = _stated(event)
+        if stated: facts.setdefault(stated, end)
     for relation, values in (('trade', TRADE), ('home', HOME)):
         for name in story.state.cast:
-            end = facts.get((relation, name))
+            end = facts.get((name, relation))
             yield _Found(relation, name, *_answer(story, values[name], end))
 
 def _answer(story, word, end):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..core import UserError, seed_of
 from .state import COUNTS, HOME, SHORT, TRADE
-from .stories import Story, write_story
+from .stories import Story, _stated, write_story
 
 # %% ../../nbs/090_tasks.ipynb #dd808c69
 def task_story(
@@ -23,17 +23,10 @@ def task_story(
     return write_story(seed_of(seed, 'tasks', i), SHORT)
 
 # %% ../../nbs/090_tasks.ipynb #0d4e267b
-_TELLS = {'trade': ('trade', 'actor'), 'ask trade': ('trade', 'other'), 'live': ('home', 'actor'),
-          'go home': ('home', 'actor'), 'ask home': ('home', 'other')} # verb -> what it tells of whom
-
 def _told(story:Story)->list[tuple[str, str]]: # (trade or home, name), each once
     "Whose trade and whose home the text tells."
-    told = {} # in place of a set, for its order
-    for event in story.events:
-        if event.verb in _TELLS:
-            relation, role = _TELLS[event.verb]
-            told[relation, getattr(event, role)] = True
-    return list(told)
+    stated = filter(None, map(_stated, story.events)) # (name, relation)
+    return list(dict.fromkeys((relation, name) for name, relation in stated))
 
 def _trails(story:Story)->dict[str, list[str]]: # name -> places
     "Where everybody was, from first to last."
