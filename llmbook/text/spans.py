@@ -16,7 +16,7 @@ from ..core import seed_of
 from .labels import _NEXT, _first_story
 from .state import HOME, TRADE
 from .stories import _stated
-from .tasks import check_level
+from .tasks import _arrivals, check_level
 
 # %% ../../nbs/096_spans.ipynb #0ad28d4e
 _SHARED = {('trade', 'live'), ('trade', 'be'), ('lie', 'lie')} # an event, and the next one in the same sentence
@@ -64,11 +64,7 @@ def _moves(story):
     "Name -> (place, end of the sentence) of the introduction and of each move."
     moves = {}
     for event, end in zip(story.events, _sentence_ends(story)):
-        if event.verb in ('be', 'live'): moves[event.actor] = [(event.place, end)]
-        if event.verb not in ('go', 'go home', 'visit'): continue
-        movers = [event.actor, event.other] if event.verb == 'go' else [event.actor]
-        for name in movers:
-            if name: moves[name].append((event.place, end))
+        for name in _arrivals(event): moves.setdefault(name, []).append((event.place, end))
     return moves
 
 def _places(story):

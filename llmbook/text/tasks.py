@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..core import UserError, seed_of
-from .state import COUNTS, HOME, SHORT, TRADE
+from .state import COUNTS, HOME, SHORT, TRADE, Event
 from .stories import Story, _stated, write_story
 
 # %% ../../nbs/090_tasks.ipynb #dd808c69
@@ -28,13 +28,16 @@ def _told(story:Story)->list[tuple[str, str]]: # (trade or home, name), each onc
     stated = filter(None, map(_stated, story.events)) # (name, relation)
     return list(dict.fromkeys((relation, name) for name, relation in stated))
 
+def _arrivals(event:Event)->list[str]: # names
+    "Who is in the place of an event from then on."
+    if event.verb == 'go': return [name for name in (event.actor, event.other) if name]
+    return [event.actor] if event.verb in ('be', 'live', 'go home', 'visit') else []
+
 def _trails(story:Story)->dict[str, list[str]]: # name -> places
     "Where everybody was, from first to last."
     trails = {}
     for event in story.events:
-        if event.verb in ('be', 'live'): trails[event.actor] = [event.place]
-        if event.verb in ('go', 'go home', 'visit'): trails[event.actor].append(event.place)
-        if event.verb == 'go' and event.other: trails[event.other].append(event.place)
+        for name in _arrivals(event): trails.setdefault(name, []).append(event.place)
     return trails
 
 # %% ../../nbs/090_tasks.ipynb #c881ed94
