@@ -25,7 +25,7 @@ CONFIGS = {
     'llama-wide': dict(n_embd=64, n_head=2, n_kv_head=2, n_layer=1, n_hidden=24),
     'gpt2': dict(arch='gpt2', n_hidden=128), 'gpt2-untied': dict(arch='gpt2', n_hidden=128, tied=False),
     'gpt2-gelu': dict(arch='gpt2', n_hidden=128, activation='gelu'),
-    'llama-biased': dict(qkv_bias=True, o_bias=True, feed_bias=True, head_dim=12, activation='gelu_tanh'),
+    'llama-biased': dict(qkv_bias=True, o_bias=True, mlp_bias=True, head_dim=12, activation='gelu_tanh'),
     'llama3': dict(rope=dict(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                              original_max_position_embeddings=16), n_kv_head=2, tied=False),
     'llama-linear': dict(rope=dict(rope_type='linear', factor=3.0)),
@@ -229,7 +229,7 @@ def test_an_unknown_size_names_the_nearest():
 
 def test_a_block_that_writes_nothing_changes_nothing():
     block, x = Block(Config(**BASE)), torch.randn(1, 5, 32)
-    for part in (block.attention.o, block.feed.down): torch.nn.init.zeros_(part.weight)
+    for part in (block.attention.o, block.mlp.down): torch.nn.init.zeros_(part.weight)
     assert torch.equal(block(x), x)
 
 
@@ -287,7 +287,7 @@ def test_flops_are_six_per_weight_that_multiplies_and_twelve_per_layer_width_and
         model = model_of(name)
         c, read = model.config, 0
         if not c.tied: read += model.embed.weight.numel()  # the table is read, the head multiplies
-        if c.arch == 'gpt2': read += model.places.weight.numel()
+        if c.arch == 'gpt2': read += model.position_embed.weight.numel()
         for T in (16, 64):
             assert flops_per_token(model, T) == 6 * (count_parameters(model) - read) + 12 * c.n_layer * c.n_embd * T
 
@@ -411,6 +411,6 @@ def test_masks_that_do_not_fit_are_refused():
 def test_choices_follow_arch_and_equal_shapes_are_equal():
     assert Config(activation='silu', norm='rms', qkv_bias=False, head_dim=32) == Config()
     assert Config(arch='gpt2', activation='gelu') != Config(arch='gpt2', activation='gelu_tanh') == Config(arch='gpt2')
-    for changed in (dict(norm='layer'), dict(activation='gelu'), dict(qk_norm=True), dict(feed_bias=True), dict(head_dim=6)):
+    for changed in (dict(norm='layer'), dict(activation='gelu'), dict(qk_norm=True), dict(mlp_bias=True), dict(head_dim=6)):
         model = Transformer(Config(**BASE | changed), seed=0)
         assert model(ids_of(model.config)).isfinite().all()

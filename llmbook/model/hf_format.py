@@ -32,22 +32,22 @@ _LLAMA = { # our names -> transformers'
     'blocks.N.norm1.weight': 'model.layers.N.input_layernorm.weight',
     'blocks.N.norm2.weight': 'model.layers.N.post_attention_layernorm.weight',
     **{f'blocks.N.attention.{p}.weight': f'model.layers.N.self_attn.{p}_proj.weight' for p in 'qkvo'},
-    **{f'blocks.N.feed.{p}.weight': f'model.layers.N.mlp.{p}_proj.weight' for p in ('gate', 'up', 'down')},
+    **{f'blocks.N.mlp.{p}.weight': f'model.layers.N.mlp.{p}_proj.weight' for p in ('gate', 'up', 'down')},
 }
 _CHOSEN = { # choice of the shape -> further names of a block
     'qkv_bias': {f'attention.{p}.bias': f'self_attn.{p}_proj.bias' for p in 'qkv'},
     'o_bias': {'attention.o.bias': 'self_attn.o_proj.bias'},
-    'feed_bias': {f'feed.{p}.bias': f'mlp.{p}_proj.bias' for p in ('gate', 'up', 'down')},
+    'mlp_bias': {f'mlp.{p}.bias': f'mlp.{p}_proj.bias' for p in ('gate', 'up', 'down')},
     'qk_norm': {f'attention.{p}_norm.weight': f'self_attn.{p}_norm.weight' for p in 'qk'},
 }
 
 # %% ../../nbs/165_hf_format.ipynb #88fd02b5
 _GPT2_LAYERS = { # of a block; each has a weight and a bias
     'norm1': 'ln_1', 'norm2': 'ln_2', 'attention.qkv': 'attn.c_attn', 'attention.o': 'attn.c_proj',
-    'feed.up': 'mlp.c_fc', 'feed.down': 'mlp.c_proj',
+    'mlp.up': 'mlp.c_fc', 'mlp.down': 'mlp.c_proj',
 }
 _GPT2 = { # our names -> transformers'
-    'embed.weight': 'transformer.wte.weight', 'places.weight': 'transformer.wpe.weight',
+    'embed.weight': 'transformer.wte.weight', 'position_embed.weight': 'transformer.wpe.weight',
     'head.weight': 'lm_head.weight',
     'norm.weight': 'transformer.ln_f.weight', 'norm.bias': 'transformer.ln_f.bias',
     **{f'blocks.N.{ours}.weight': f'transformer.h.N.{hf}.weight' for ours, hf in _GPT2_LAYERS.items()},

@@ -56,7 +56,7 @@ def _switches(
     if kind == 'gpt2':
         return dict(activation_function=bend, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
     if kind == 'llama':
-        return dict(hidden_act=bend, attention_bias=bias, mlp_bias=config.choice('feed_bias'))
+        return dict(hidden_act=bend, attention_bias=bias, mlp_bias=config.choice('mlp_bias'))
     biases = dict(attention_bias=bias) if kind == 'qwen3' else {}
     return dict(hidden_act=bend, **biases, use_sliding_window=False)
 
@@ -192,7 +192,7 @@ def _own_settings(
         raise UserError(f"hidden_size {width} does not divide into {heads} heads")
     bias = bool(j.get('attention_bias'))
     if kind != 'qwen2': out.update(qkv_bias=bias, o_bias=bias)
-    if kind == 'llama': out.update(feed_bias=bool(j.get('mlp_bias')))
+    if kind == 'llama': out.update(mlp_bias=bool(j.get('mlp_bias')))
     return out
 
 

@@ -13,10 +13,10 @@ from ..core import UserError, did_you_mean
 from .rotary_scaling import check_rope
 
 # %% ../../nbs/138_shape.ipynb #5237f965
-_LLAMA = dict(norm='rms', activation='silu', qkv_bias=False, o_bias=False, feed_bias=False, qk_norm=False)
+_LLAMA = dict(norm='rms', activation='silu', qkv_bias=False, o_bias=False, mlp_bias=False, qk_norm=False)
 ARCHS = { # arch -> its six choices
     'llama': _LLAMA,
-    'gpt2': dict(norm='layer', activation='gelu_tanh', qkv_bias=True, o_bias=True, feed_bias=True, qk_norm=False),
+    'gpt2': dict(norm='layer', activation='gelu_tanh', qkv_bias=True, o_bias=True, mlp_bias=True, qk_norm=False),
     'qwen2': _LLAMA | dict(qkv_bias=True),
     'qwen3': _LLAMA | dict(qk_norm=True),
 }
@@ -73,7 +73,7 @@ class Config:
     activation:str|None=None # silu, gelu (exact) or gelu_tanh
     qkv_bias:bool|None=None # have queries, keys and values a bias?
     o_bias:bool|None=None # has the matrix after attention one?
-    feed_bias:bool|None=None # have the matrices of the feed-forward part one?
+    mlp_bias:bool|None=None # have the matrices of the feed-forward part one?
     qk_norm:bool|None=None # are queries and keys normed?
     rope:dict|None=None # recipe for longer texts, as in config.json
 
@@ -99,7 +99,7 @@ class Config:
         return self.head_dim or self.n_embd // self.n_head
 
     def choice(self,
-        name:str, # norm, activation, qkv_bias, o_bias, feed_bias or qk_norm
+        name:str, # norm, activation, qkv_bias, o_bias, mlp_bias or qk_norm
     )->str|bool: # what it is
         "A choice, made here or by `arch`."
         value = getattr(self, name)

@@ -90,11 +90,11 @@ class Block(nn.Module):
         config:Config, # shape of the model
     ):
         super().__init__()
-        feed = SwiGLU if config.rotary else MLP
+        make_mlp = SwiGLU if config.rotary else MLP
         self.norm1 = _make_norm(config)
         self.norm2 = _make_norm(config)
         self.attention = _make_attention(config)
-        self.feed = feed(config.n_embd, config.n_hidden, config.choice('activation'), config.choice('feed_bias'))
+        self.mlp = make_mlp(config.n_embd, config.n_hidden, config.choice('activation'), config.choice('mlp_bias'))
 
     def forward(self,
         x:Tensor, # (B,T,C)
@@ -105,7 +105,7 @@ class Block(nn.Module):
         "Make two additions to the stream."
         attended = self.attention(self.norm1(x), rotary, mask, cache, causal)
         x = x + attended
-        return x + self.feed(self.norm2(x))
+        return x + self.mlp(self.norm2(x))
 
 # %% ../../nbs/140_transformer.ipynb #bcf5df1b
 def _check_length(
@@ -138,7 +138,7 @@ def _embed_inputs(
     _check_length(c, end, positions)
     if positions is None: positions = torch.arange(start, end, device=ids.device)
     x = model.embed(ids)
-    if not c.rotary: return x + model.places(positions), None
+    if not c.rotary: return x + model.position_embed(positions), None
     return x, scaled_angles(positions, c.head_size, c.theta, c.rope)
 
 # %% ../../nbs/140_transformer.ipynb #4ba9b1a1
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.n_embd)
-        if not config.rotary: self.places = nn.Embedding(config.block_size, config.n_embd)
+        if not config.rotary: self.position_embed = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = _make_norm(config)
 
@@ -275,7 +275,7 @@ def count_parameters(
     embedding:bool=True, # count embedding tables too?
 )->int: # number of trainable numbers; tied matrices count once
     "The size of a model."
-    tables = () if embedding else ('embed', 'places', 'head')
+    tables = () if embedding else ('embed', 'position_embed', 'head')
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     return sum(n for name, n in sizes.items() if not name.startswith(tables))
 
@@ -288,6 +288,6 @@ def flops_per_token(
     c = model.config
     weights = count_parameters(model)
     if not c.tied: weights -= model.embed.weight.numel() # only read; the head multiplies
-    if not c.rotary: weights -= model.places.weight.numel()
+    if not c.rotary: weights -= model.position_embed.weight.numel()
     scores = c.n_layer*c.n_head*c.head_size*block_size
     return 6*weights + 12*scores
