@@ -12,7 +12,7 @@ import pytest
 
 from llmbook.core import UserError
 from llmbook.text import bpe as m
-from llmbook.text.bpe import BEGIN, BPE, FIRST_MERGE, SPECIALS, as_tokenizer, bytes_per_token, count_words
+from llmbook.text.bpe import BEGIN, BPE, FIRST_MERGE, MIN_VOCAB, RESERVED, SPECIALS, as_tokenizer, bytes_per_token, count_words
 from llmbook.text.bpe import load_tokenizer, merge, merges_of, pair_counts, read_merges, save_tokenizer, split_words
 from llmbook.text.bpe import tokenizer, train_bpe, train_tokenizer
 
@@ -71,7 +71,7 @@ def test_wild_ids_decode_alike(bpe):
 def test_every_merge_equals_the_rust_trainer_to_the_end(texts):
     ours = train_bpe(count_words(texts), 100_000)
     assert ours == merges_of(train_tokenizer(texts, 200_000))
-    assert len(set(BPE(ours).pieces)) == FIRST_MERGE + len(ours)   # no two ids stand for the same bytes
+    assert len(set(BPE(ours).pieces)) == MIN_VOCAB + len(ours)   # no two ids stand for the same bytes
 
 
 @pytest.mark.parametrize('seed', range(20))
@@ -103,7 +103,7 @@ def test_merge_from_the_left():
 
 def test_layout():
     assert SPECIALS[:3] == ['<|pad|>', '<|begin|>', '<|end|>'] and len(SPECIALS) == 8
-    assert m.byte_ids('\0') == [8] and FIRST_MERGE == 264 and len(set(m.byte_chars())) == 256
+    assert m.byte_ids('\0') == [8] and (FIRST_MERGE, MIN_VOCAB) == (264, 280) and len(set(m.byte_chars())) == 256
 
 
 def test_other_peoples_merges():
@@ -142,7 +142,7 @@ def test_chat_template(bpe, tmp_path):
         auto.apply_chat_template([dict(role='tool', content='x')], tokenize=False)
 
 
-@pytest.mark.parametrize('size, words', [(263, 'need 264'), (0, 'need 264'), (-1, 'need 264'), (10**9, 'too large')])
+@pytest.mark.parametrize('size, words', [(279, 'need 280'), (0, 'need 280'), (-1, 'need 280'), (10**9, 'too large')])
 def test_bad_vocabulary(size, words):
     with pytest.raises(UserError, match=words) as e: train_tokenizer(['some text'], size)
     assert '\n' not in str(e.value) and '--vocab-size' in str(e.value)
@@ -154,9 +154,9 @@ def test_no_text(texts):
 
 
 def test_little_text_keeps_what_there_is():
-    assert train_tokenizer(['x'], 1024).get_vocab_size() == FIRST_MERGE
-    assert train_tokenizer(['on on on'], 1024).get_vocab_size() == FIRST_MERGE + 2
-    assert train_tokenizer(['the lamp'], 264).get_vocab_size() == FIRST_MERGE
+    assert train_tokenizer(['x'], 1024).get_vocab_size() == MIN_VOCAB
+    assert train_tokenizer(['on on on'], 1024).get_vocab_size() == MIN_VOCAB + 2
+    assert train_tokenizer(['the lamp'], 280).get_vocab_size() == MIN_VOCAB
 
 
 def test_bytes_per_token():
@@ -179,10 +179,10 @@ def test_stage(texts, tmp_path, capsys):
     out = tokenizer(str(tmp_path/'documents.jsonl'), vocab_size=400, out=str(tmp_path/'out'))
     said = capsys.readouterr().out
     assert load_tokenizer(out).get_vocab_size() == 400
-    assert '20 documents: 136 merges' in said and len(said.splitlines()) == 1
+    assert '20 documents: 120 merges' in said and len(said.splitlines()) == 1
     (tmp_path/'short.txt').write_text('on on on')
     tokenizer(str(tmp_path/'short.txt'), vocab_size=400, out=str(tmp_path/'short'))
-    assert 'the vocabulary is 266, not 400' in capsys.readouterr().out
+    assert 'the vocabulary is 282, not 400' in capsys.readouterr().out
     with pytest.raises(UserError): tokenizer(str(tmp_path/'missing.txt'), out=str(tmp_path/'none'))
     names = ['chat_template.jinja', 'manifest.json', 'tokenizer.json', 'tokenizer_config.json']
     assert sorted(p.name for p in out.iterdir()) == names
@@ -206,7 +206,7 @@ def test_one_long_word_is_learnt_from_in_linear_time(kind):
     began = time.perf_counter()
     tokenizer = train_tokenizer([LONG[kind], 'on on on'], 400)
     assert time.perf_counter() - began < 5  # 400 times as long before
-    assert merges_of(tokenizer) == train_bpe(count_words([LONG[kind], 'on on on']), 400 - FIRST_MERGE)
+    assert merges_of(tokenizer) == train_bpe(count_words([LONG[kind], 'on on on']), 400 - MIN_VOCAB)
     assert max(len(word) for word in count_words([LONG[kind]])) <= 257
 
 

@@ -49,7 +49,7 @@ def words_of_bytes():
 
 
 KINDS = {
-    'ours': ours, 'llama3': lambda: changed(split(_LLAMA3)),
+    'ours': ours, 'gpt2': lambda: changed(pre_tokenizers.ByteLevel(add_prefix_space=False)), 'llama3': lambda: changed(split(_LLAMA3)),
     'qwen': lambda: changed(split(_LLAMA3.replace('{1,3}', '')), normalizers.NFC()),
     'space in front': lambda: changed(pre_tokenizers.ByteLevel(add_prefix_space=True)),
     'added': lambda: changed(added=[AddedToken('. It'), AddedToken('lamp', single_word=True), AddedToken('<y>', lstrip=True)]),
@@ -99,13 +99,15 @@ def test_any_text(texts):
 RUST = ours()
 
 
-def test_ascii_is_cut_as_the_library_cuts_it():
-    draw = random.Random(0)
+@pytest.mark.parametrize('kind', ['ours', 'gpt2'])
+def test_ascii_is_cut_as_the_library_cuts_it(kind):
+    draw, rust = random.Random(0), KINDS[kind]()
+    word = m._word_of(text_tokenizer(rust))
     texts = [a + b for a, b in product(map(chr, range(128)), repeat=2)]
     texts += [''.join(draw.choices(" \n\t'.a1\x1c\x0b\0s", k=9)) for _ in range(20_000)]
     for text in texts:
-        words = [text[a:b] for _, (a, b) in RUST.pre_tokenizer.pre_tokenize_str(text)]
-        assert m._cut(text) == words, ascii(text)
+        words = [text[a:b] for _, (a, b) in rust.pre_tokenizer.pre_tokenize_str(text)]
+        assert m._cut(text, word) == words, ascii(text)
 
 
 def test_every_character_among_others():

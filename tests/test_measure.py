@@ -103,11 +103,11 @@ def test_evaluate(world, tmp_path, capsys):
     (dict(model='{d}/bare'), ['no tokenizer']), (dict(tasks=['text'], text='{d}/none.txt'), ['none.txt', 'no such file'])])
 def test_evaluate_complains(flags, words, tmp_path):
     save_model(decoder(500), None, tmp_path/'bare')
-    save_model(decoder(500), train_tokenizer(['the mill'] * 3, 264), tmp_path/'small')
+    save_model(decoder(500), train_tokenizer(['the mill'] * 3, 280), tmp_path/'small')
     broken = decoder(500)
     with torch.no_grad(): next(broken.parameters())[:] = math.nan
     (tmp_path/'t.txt').write_text('the mill')
-    save_model(broken, train_tokenizer(['the mill'] * 3, 264), tmp_path/'nan')
+    save_model(broken, train_tokenizer(['the mill'] * 3, 280), tmp_path/'nan')
     flags = {k: v.format(d=tmp_path) if isinstance(v, str) else v for k, v in flags.items()}
     with pytest.raises(UserError) as e: evaluate(**dict(model=str(tmp_path/'small')) | flags)
     assert all(w in str(e.value) for w in words) and '\n' not in str(e.value)
@@ -115,8 +115,8 @@ def test_evaluate_complains(flags, words, tmp_path):
 
 def test_results_add_up_and_nothing_is_lost(tmp_path, monkeypatch, capsys):
     "Another task is added; another model, other documents, or a file that is not ours is refused; --fresh sets aside."
-    tokenizer = train_tokenizer(['the mill'] * 3, 264)
-    for name, seed in (('a', 1), ('b', 2)): save_model(Transformer(decoder(264).config, seed), tokenizer, tmp_path/name)
+    tokenizer = train_tokenizer(['the mill'] * 3, 280)
+    for name, seed in (('a', 1), ('b', 2)): save_model(Transformer(decoder(280).config, seed), tokenizer, tmp_path/name)
     monkeypatch.setattr(measure, 'pydoc_documents', lambda: [{'id': 'p', 'text': 'the pages of the mill'}])
     (tmp_path/'t.txt').write_text('the lamp\n')
     (tmp_path/'u.txt').write_text('the boat\n')
@@ -150,7 +150,7 @@ def test_results_add_up_and_nothing_is_lost(tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_left_out_is_said(tmp_path, capsys):
-    save_model(decoder(264), train_tokenizer(['the mill'] * 3, 264), tmp_path/'m')
+    save_model(decoder(280), train_tokenizer(['the mill'] * 3, 280), tmp_path/'m')
     (tmp_path/'t').mkdir()
     for name, text in (('a.txt', 'the mill'), ('b.txt', ' \n'), ('c.pdf', 'x')): (tmp_path/'t'/name).write_text(text)
     evaluate(str(tmp_path/'m'), ['text'], text=str(tmp_path/'t'))

@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 
 from ..core import UserError
 from .bpe import byte_chars
-from .framing import TextTokenizer, _batches, _border_of, text_pieces, text_tokenizer
+from llmbook.text.framing import (TextTokenizer, _batches, _border_of, _settings, _VISIBLE, text_pieces,
+    text_tokenizer)
 from .workers import parallel_map
 
 # %% ../../nbs/074_encode.ipynb #26debbdb
@@ -38,17 +39,22 @@ def _encode_one(encode:Encoder, texts:list[str])->list[np.ndarray]:
     return next(encode(iter([texts])))
 
 # %% ../../nbs/074_encode.ipynb #51b7c0d9
-_WORD = re.compile(r" ?[A-Za-z]+|'(?:[stmd]|re|ve|ll)| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+|"
-                   r"[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+") # GPT-2's expression for ASCII; \t-\r are the spaces 9 to 13
+_WORD = re.compile(r" ?[A-Za-z]+|'(?:[stmd]|re|ve|ll)|[0-9]| ?[^\t-\r A-Za-z0-9]+|"
+                   r"[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+") # this book's expression for ASCII; \t-\r are the spaces 9 to 13
+_GPT2_WORD = re.compile(_WORD.pattern.replace('|[0-9]|', '| ?[0-9]+|'))
 _LINE, _GAP = re.compile(r'(?<=\S)(?=\n)'), re.compile(r'(?<=\S)(?=[ \n])')
 
-def _cut(text:str)->list[str]: # joined they are the text
+def _cut(
+    text:str,
+    word:re.Pattern|None=None, # a word of ASCII; None is this book's
+)->list[str]: # joined they are the text
     "Words where they are ASCII, else what lies between two spaces."
-    if text.isascii(): return _WORD.findall(text)
+    word = word or _WORD
+    if text.isascii(): return word.findall(text)
     words = []
     for line in _LINE.split(text):
         parts = [line] if line.isascii() else _GAP.split(line)
-        for part in parts: words += _WORD.findall(part) if part.isascii() else [part]
+        for part in parts: words += word.findall(part) if part.isascii() else [part]
     return words
 
 # %% ../../nbs/074_encode.ipynb #67b529d0
@@ -76,32 +82,36 @@ class _Words(dict):
         return [token.id for token in self.model.tokenize(word.translate(_BYTE_CHARS))]
 
 # %% ../../nbs/074_encode.ipynb #aad94020
-def _cuts_as_gpt2(tokenizer:TextTokenizer)->bool:
-    "Is it known that GPT-2's words are those of this tokenizer, and that they always have the same ids?"
+def _word_of(tokenizer:TextTokenizer)->re.Pattern|None:
+    "The expression for a tokenizer's words; None if it is neither, or if a word may get other ids the next time."
     border = _border_of(tokenizer.rust)
-    return border is not None and border.pattern == r'\S(?=[ \n])' and not getattr(tokenizer.model, 'dropout', None)
+    if border is None or border.pattern != _VISIBLE.pattern: return None
+    if getattr(tokenizer.model, 'dropout', None): return None
+    return _GPT2_WORD if _settings(tokenizer.rust.pre_tokenizer)['type'] == 'ByteLevel' else _WORD
 
 class _WordEncoder:
     "Texts as ids, by the ids of their words."
     def __init__(self,
         saved:str, # a tokenizer of the Rust library, as `to_str` writes it
+        word:re.Pattern|None=None, # a word of ASCII; None is this book's
     ):
         rust = Tokenizer.from_str(saved)
         rust.encode_special_tokens = True
-        self.saved, self.words = saved, _Words(rust)
-    def __reduce__(self): return _WordEncoder, (self.saved,)
+        self.saved, self.word, self.words = saved, word, _Words(rust)
+    def __reduce__(self): return _WordEncoder, (self.saved, self.word)
     def __call__(self, texts:list[str])->list[np.ndarray]:
         ids_of = self.words.__getitem__
-        return [np.frombuffer(b''.join(map(ids_of, _cut(text))), np.uint32) for text in texts]
+        return [np.frombuffer(b''.join(map(ids_of, _cut(text, self.word))), np.uint32) for text in texts]
 
 def library_encoder(
     tokenizer:Tokenizer|TextTokenizer, # any
     workers:int|None=None, # processes for a long corpus; None takes one per core
 )->Encoder:
-    "The ids of `tokenizers`, by way of a memory of words where these are GPT-2's."
+    "The ids of `tokenizers`, by way of a memory of words where these are cut as in this book or by GPT-2."
     tokenizer = text_tokenizer(tokenizer)
-    if not _cuts_as_gpt2(tokenizer): return _plain_encoder(tokenizer)
-    def encode(batches): return parallel_map(_WordEncoder(tokenizer.to_str()), batches, workers)
+    word = _word_of(tokenizer)
+    if not word: return _plain_encoder(tokenizer)
+    def encode(batches): return parallel_map(_WordEncoder(tokenizer.to_str(), word), batches, workers)
     return encode
 
 # %% ../../nbs/074_encode.ipynb #cf8700b3

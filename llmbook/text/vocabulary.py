@@ -14,7 +14,8 @@ import regex
 
 from ..core import UserError
 from ..files import check_regular, read_json
-from .bpe import _SPLIT, BPE, _apply_merges, byte_chars
+from .bpe import BPE, _apply_merges, byte_chars
+from .framing import GPT2_WORDS
 
 # %% ../../nbs/062_vocabulary.ipynb #0edff408
 class OwnBPE(BPE):
@@ -44,7 +45,7 @@ class OwnBPE(BPE):
         self.begin, self.end = (None if name is None else self.specials[name] for name in (begin, end))
         longest_first = sorted(self.specials, key=len, reverse=True)
         self.special = regex.compile('|'.join(map(regex.escape, longest_first)) or r'(?!)')
-        self.split = _SPLIT if pattern is None else regex.compile(pattern)
+        self.split = regex.compile(GPT2_WORDS if pattern is None else pattern)
         self.cache = {} # word -> ids
 
     def _id(self, piece:bytes)->int:
