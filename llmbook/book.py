@@ -10,7 +10,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Annotated
 
@@ -32,11 +32,12 @@ from .model.completion import continue_text, prompts_from
 from .model.transformer import Transformer, config_for
 from .outputs import changed_argument, path_fingerprint
 from .text.batches import PackedRows, Stream, split_batch
-from .text.bpe import FIRST_MERGE, train_tokenizer
+from .text.bpe import MIN_VOCAB, train_tokenizer
 from .text.corpus import HELD_START, hold_out, pydoc_documents, world_documents, write_documents
 from .text.documents import Skipped, check_apart, local_documents
 from .text.intake import clean_world
 from .text.store import TokenStore, write_store
+from .text.task_files import task_texts
 from .text.tokenizer_files import load_tokenizer, save_tokenizer
 from .train.clm import CLM, PRESETS, pretrain
 from .train.runs import Run
@@ -118,11 +119,12 @@ def _read_back(folder:Path, val:bool=False)->dict[str, list[dict]]:
     return documents
 
 # %% ../nbs/800_book.ipynb #eebfeb89
-def _make_tokenizer(out:Path, vocab_size:int):
-    "Train the tokenizer on everything that may be trained on."
-    sources = _read_back(out/'text').values()
-    texts = (document['text'] for documents in sources for document in documents)
-    tokenizer = train_tokenizer(texts, vocab_size)
+def _make_tokenizer(out:Path, vocab_size:int, seed:int):
+    "Train the tokenizer on everything that may be trained on and, beside the world's stories, on its tasks."
+    sources = _read_back(out/'text')
+    texts = (document['text'] for documents in sources.values() for document in documents)
+    tasks = task_texts(seed) if 'world' in sources else ()
+    tokenizer = train_tokenizer(chain(texts, tasks), vocab_size)
     save_tokenizer(tokenizer, out/'tokenizer')
     print(f"  {tokenizer.get_vocab_size():,} tokens in the vocabulary")
 
@@ -284,7 +286,7 @@ def _was_edited(
     return True
 
 # %% ../nbs/800_book.ipynb #d1b9924a
-_VOCAB = between(FIRST_MERGE, 1_000_000)
+_VOCAB = between(MIN_VOCAB, 1_000_000)
 
 
 def run(
@@ -324,7 +326,7 @@ def run(
 
     if not text: _run_once(out/'pages'/'funnel.json', 'Cleaning', _clean, out/'pages', scale['stories'], seed)
     _run_once(out/'text'/last/'corpus.json', 'Text', _collect, out/'text', text, scale['stories'], scale['pydoc'], seed)
-    _run_once(out/'tokenizer'/'tokenizer_config.json', 'Tokenizer', _make_tokenizer, out, scale['vocab_size'])
+    _run_once(out/'tokenizer'/'tokenizer_config.json', 'Tokenizer', _make_tokenizer, out, scale['vocab_size'], seed)
     _run_once(out/'tokens'/'tokenizer_config.json', 'Tokens', _make_tokens, out, main, block_size)
     _run_once(out/'counted.json', 'Counting', _count, out, main)
     _run_once(out/'plan.json', 'Speed', plan)

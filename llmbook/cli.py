@@ -34,6 +34,10 @@ INSTEAD = { # verb -> module, function and flag of a stage that takes its place 
     'corpus': ('llmbook.text.task_files', 'write_task', 'task'),
 }
 
+FROM_LATER = { # verb -> a parameter of its stage that is no flag, and the module and function of a later chapter that it gets
+    'corpus': ('mixed', 'llmbook.text.task_files', 'mixed_documents'),
+}
+
 
 def main(
     argv:list[str]|None=None, # without the program's name; if it is None, what the process was started with
@@ -196,6 +200,9 @@ def call_alone(
     given = read_args(argv, *stages, prog=f'llmbook {verb}', verbs=VERBS)
     stage, args = choose_stage(verb, stages, given)
     if current_rank() > 0: return
+    if verb in FROM_LATER and stage is stages[0]:
+        name, module, function = FROM_LATER[verb]
+        args[name] = getattr(importlib.import_module(module), function)
     result = stage(**args)
     if verb == 'env': print(json.dumps(result, indent=1))
 

@@ -23,7 +23,7 @@ from llmbook.train.step import share_of, sum_counts
 SMALL = dict(block_size=64, n_layer=1, n_head=2, n_kv_head=2, n_embd=16, n_hidden=32)
 
 
-def write(folder, vocab_size=300, val=True, docs=40, start=0):
+def write(folder, vocab_size=316, val=True, docs=40, start=0):
     documents = list(world_documents(docs, start=start))
     tokenizer = train_tokenizer((d['text'] for d in documents), vocab_size)
     save_tokenizer(tokenizer, folder)
@@ -37,7 +37,7 @@ def made(tmp_path_factory):
     d = tmp_path_factory.mktemp('clm')
     tokenizer = write(d/'tokens')
     write(d/'bare', val=False)
-    save_model(Transformer(Config(vocab_size=300, **SMALL), 0), tokenizer, d/'model')
+    save_model(Transformer(Config(vocab_size=316, **SMALL), 0), tokenizer, d/'model')
     return d
 
 
@@ -45,13 +45,13 @@ def share(model, batch, counts): return share_of(model, batch, CLM(), counts)[0]
 
 
 def test_first_loss_is_log_V(made):
-    batch, model = Stream(TokenStore(made/'tokens'), 4, 64)[0], Transformer(Config(vocab_size=300, **SMALL), 3)
-    assert share(model, batch, CLM().counts(batch)).item() == pytest.approx(math.log(300), abs=0.03)
+    batch, model = Stream(TokenStore(made/'tokens'), 4, 64)[0], Transformer(Config(vocab_size=316, **SMALL), 3)
+    assert share(model, batch, CLM().counts(batch)).item() == pytest.approx(math.log(316), abs=0.03)
 
 
 @pytest.mark.parametrize('micro', [1, 2, 3, 8])
 def test_shares_add_up(made, micro):
-    batch, model = Stream(TokenStore(made/'tokens'), 8, 64)[2], Transformer(Config(vocab_size=300, **SMALL), 3)
+    batch, model = Stream(TokenStore(made/'tokens'), 8, 64)[2], Transformer(Config(vocab_size=316, **SMALL), 3)
     batch['labels'][1, 5:] = IGNORE
     batch['labels'][6] = IGNORE  # a row that learns nothing
     whole = share(model, batch, CLM().counts(batch))
@@ -65,7 +65,7 @@ def test_shares_add_up(made, micro):
 
 @pytest.mark.parametrize('arch', ['llama', 'gpt2'])
 def test_packed_equals_alone(made, arch):
-    model = Transformer(Config(vocab_size=300, arch=arch, **SMALL), 3)
+    model = Transformer(Config(vocab_size=316, arch=arch, **SMALL), 3)
     for p in model.parameters(): p.data *= 4  # strong enough for the others to be heard
     batch, one = Stream(TokenStore(made/'tokens'), 4, 64)[1], {'tokens': 1}
     alone = 0
@@ -81,7 +81,7 @@ def test_packed_equals_alone(made, arch):
 
 
 def test_future_moves_no_earlier_loss(made):
-    model = Transformer(Config(vocab_size=300, **SMALL), 3)
+    model = Transformer(Config(vocab_size=316, **SMALL), 3)
     batch = Stream(TokenStore(made/'tokens'), 1, 64)[0]
     batch = {k: v for k, v in batch.items() if k in ('ids', 'labels')}
     batch['labels'][:, 20:] = IGNORE
@@ -161,8 +161,8 @@ def test_complains_before_it_leaves_anything(made, tmp_path, flags, words):
 
 def test_foreign_tokens(made, tmp_path):
     write(tmp_path/'larger', 320)
-    write(tmp_path/'same', 300, start=5000, docs=20)
-    with pytest.raises(UserError, match='a checkpoint of another shape; its vocabulary is 300, that of the tokens is 320'):
+    write(tmp_path/'same', 316, start=5000, docs=20)
+    with pytest.raises(UserError, match='a checkpoint of another shape; its vocabulary is 316, that of the tokens is 320'):
         run(made, tmp_path/'a', tokens=str(tmp_path/'larger'))
     with pytest.raises(UserError, match='another tokenizer'): run(made, tmp_path/'a', tokens=str(tmp_path/'same'))
     (tmp_path/'larger/tokenizer.json').write_bytes((made/'tokens/tokenizer.json').read_bytes())
@@ -177,7 +177,7 @@ def test_world_of_the_models_own_tokenizer(made, tmp_path):
 @pytest.mark.slow
 def test_a_kill_while_tokens_are_written(made, tmp_path, monkeypatch):
     "Wherever the writing stops, the same command starts over and ends with the same tokens."
-    flags = dict(tokens=None, model=None, vocab_size=300, stories=30, steps=1, block_size=64)
+    flags = dict(tokens=None, model=None, vocab_size=316, stories=30, steps=1, block_size=64)
     monkeypatch.setattr(clm, 'world_documents', lambda n, *a: corpus.world_documents(min(n, 30), *a))
     import os
     replace, whole = os.replace, {}
@@ -195,7 +195,7 @@ def test_a_kill_while_tokens_are_written(made, tmp_path, monkeypatch):
         monkeypatch.setattr(os, 'replace', replace)
         run(made, out, **flags)
         assert {p.name: p.read_bytes() for p in (out/'tokens').iterdir()} == whole
-    assert json.loads(whole['tokens.json'])['vocab_size'] == 300
+    assert json.loads(whole['tokens.json'])['vocab_size'] == 316
 
 
 def test_fewer_merges_than_asked(made, tmp_path):
@@ -277,7 +277,7 @@ def test_another_starting_model_is_refused(made, tmp_path):
     run(made, tmp_path/'a', model=str(tmp_path/'model'))
     shutil.move(tmp_path/'model', tmp_path/'copy')
     run(made, tmp_path/'a', model=str(tmp_path/'copy'))
-    save_model(Transformer(Config(vocab_size=300, **SMALL), 1), load_model(made/'model')[1], tmp_path/'copy')
+    save_model(Transformer(Config(vocab_size=316, **SMALL), 1), load_model(made/'model')[1], tmp_path/'copy')
     with pytest.raises(UserError, match='--model: .*copy does not hold what this run began with; .*--fresh'):
         run(made, tmp_path/'a', model=str(tmp_path/'copy'))
 

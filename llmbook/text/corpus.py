@@ -243,6 +243,12 @@ def _note_pages(documents:Iterable[dict], counts:dict)->Iterator[dict]:
         counts['pages'] += document['meta'].get('format') == 'html'
         yield document
 
+def _check_mix_tasks(source:str, share:float, mixed:Callable|None):
+    "Raise `UserError` for task rows that cannot be mixed in."
+    if source != 'world':
+        raise UserError(f"--mix-tasks {share:g}: the tasks are about the world's stories; only with --source world")
+    if mixed is None: raise UserError("mix_tasks: pass mixed=llmbook.text.task_files.mixed_documents")
+
 def corpus(
     source:str='world', # world, pydoc, a file, a folder, or a data set on the Hub
     out:str='runs/corpus', # folder to write
@@ -254,19 +260,24 @@ def corpus(
     licences:list[str]|None=None, # of code, such as MIT; if omitted, any, and none at all
     languages:list[str]|None=None, # of code, such as python; if omitted, all
     links:Literal['mask', 'keep']='mask', # in conversations: write [link], or leave them
+    mix_tasks:Annotated[float, between(0, 0.9)]=0.0, # of the world: share of documents that are rows of its tasks, as plain text
     fresh:bool=False, # set aside an older result in this folder
+    *,
+    mixed:Callable|None=None, # (n, share, seed) -> stories with rows of tasks among them
 )->dict: # how many documents and bytes of text were written
     "Collect documents into one folder."
-    check_ranges(corpus, locals())
+    check_ranges(corpus, {k: v for k, v in locals().items() if k != 'mixed'})
     read = _reader(format, licences, languages, links)
     inputs = _file_inputs(source, out, format)
     args = dict(source=source, docs=docs, seed=seed)
-    more = dict(format=format, lenient=lenient, licences=licences, languages=languages, links=links)
+    more = dict(format=format, lenient=lenient, licences=licences, languages=languages, links=links, mix_tasks=mix_tasks)
     for flag, value in more.items():
-        if value not in ('auto', 'mask', False, None): args[flag] = value # defaults are not written down
+        if value not in ('auto', 'mask', False, 0, None): args[flag] = value # defaults are not written down
     skipped, pages = Skipped(lenient=lenient), {'pages': 0}
+    if mix_tasks: _check_mix_tasks(source, mix_tasks, mixed)
     with output_folder(out, 'corpus', args, inputs, fresh) as folder:
-        documents = source_documents(source, docs, seed, skipped, read)
+        if mix_tasks: documents = mixed(docs or 10_000, mix_tasks, seed)
+        else: documents = source_documents(source, docs, seed, skipped, read)
         counts = write_documents(folder, _note_pages(documents, pages))
         facts = {'source': source, 'seed': seed} | counts | {'left_out': dict(skipped)}
         write_json(folder/'corpus.json', facts)

@@ -9,6 +9,7 @@ __all__ = ['PRESETS', 'CLM', 'validation_subset', 'validation_batches', 'world_t
 # B batch, T time, V vocabulary
 import math
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -25,10 +26,11 @@ from ..model.hf_format import save_model
 from ..model.transformer import Transformer, config_for, count_parameters
 from ..outputs import path_fingerprint
 from ..text.batches import IGNORE, Stream, document_batches
-from ..text.bpe import FIRST_MERGE, load_tokenizer, save_tokenizer, train_tokenizer
+from ..text.bpe import MIN_VOCAB, load_tokenizer, save_tokenizer, train_tokenizer
 from ..text.corpus import HELD_START, world_documents
 from ..text.mixture import Mixture, parse_mix
 from ..text.store import TokenStore, fingerprint, write_store
+from ..text.task_files import task_texts
 from .claim import check_place
 from .loop import fit
 from .optim import warmup_cosine, warmup_stable_decay
@@ -97,9 +99,9 @@ def _check_size(
     new_tokens:bool, # is a tokenizer to be trained?
 ):
     "Raises `UserError` for a size that does not exist, or a vocabulary without room for the bytes."
-    config_for(size, max(FIRST_MERGE, vocab_size)) # raises for an unknown size
-    if new_tokens and vocab_size < FIRST_MERGE:
-        raise UserError(f"--vocab-size {vocab_size} is too small: give {FIRST_MERGE} or more")
+    config_for(size, max(MIN_VOCAB, vocab_size)) # raises for an unknown size
+    if new_tokens and vocab_size < MIN_VOCAB:
+        raise UserError(f"--vocab-size {vocab_size} is too small: give {MIN_VOCAB} or more")
 
 # %% ../../nbs/220_clm.ipynb #1802e91b
 def world_tokens(
@@ -107,14 +109,15 @@ def world_tokens(
     stories:int, # to train on
     vocab_size:int, # of the tokenizer
     seed:int, # of the stories
-    tokenizer:Tokenizer|None=None, # to use; None learns one from the stories
+    tokenizer:Tokenizer|None=None, # to use; None learns one from the stories and from tasks
 ):
     "Write tokens of the story world, for a run that is given none."
     with rank_zero_first():
         if (folder/'tokens.json').exists(): return
         train = list(world_documents(stories, seed))
         val = list(world_documents(200, seed, HELD_START))
-        tokenizer = tokenizer or train_tokenizer((d['text'] for d in train), vocab_size)
+        told = (document['text'] for document in train)
+        tokenizer = tokenizer or train_tokenizer(chain(told, task_texts(seed)), vocab_size)
         save_tokenizer(tokenizer, folder)
         write_store(folder, {'train': train, 'val': val}, tokenizer) # its tokens.json is the last file
 
