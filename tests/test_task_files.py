@@ -4,15 +4,19 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import llmbook
 from llmbook.cli import main
 from llmbook.core import UserError
 from llmbook.flags import read_flags
+from llmbook.model.shape import SIZES
 from llmbook.text.bpe import train_tokenizer
 from llmbook.text.corpus import HELD_START, corpus, world_documents
 from llmbook.text.task_files import TASKS, mixed_documents, row_text, task_documents, task_rows, task_texts, write_task
+from llmbook.text.tokenizer_files import load_tokenizer
 
 
 def lines(path): return [json.loads(line) for line in path.read_text('utf-8').splitlines()]
@@ -153,3 +157,11 @@ def test_the_flag_mixes_and_the_default_does_not(tmp_path, capsys):
     assert not (tmp_path/'none').exists()
     with pytest.raises(SystemExit, match='2'): run('--docs', 50, '--out', tmp_path/'with')
     assert 'mix-tasks' in capsys.readouterr().err.replace('_', '-')
+
+
+def test_everything_of_level_one_fits_the_smallest_model():
+    tokenizer, block_size = load_tokenizer(Path(llmbook.__file__).parent/'assets/nano-pretrain'), SIZES['nano']['block_size']
+    for name in TASKS:
+        rows = list(task_rows(name, 200, start=HELD_START))
+        marks = max(2 * len(row.get('messages', [0, 0])) + 1 for row in rows) # begin, and a name and an end per turn
+        assert max(map(len, tokenizer.encode_texts(list(map(row_text, rows))))) + marks <= block_size, name
