@@ -114,8 +114,15 @@ def average(rows):
     return found
 
 
+def rungs_of(documents, store):
+    "What the held-out stories cost the reader by kind and one who knows everything, in nats per token."
+    labels = sum(len(ids) - 1 for ids in documents_of(store))
+    nats = {'unigram by kind': 'blind', 'exact floor': 'logp'}
+    return {name: -sum(d['meta'][key] for d in documents) / labels for name, key in nats.items()}
+
+
 def prepare(folder, n_stories, n_posts):
-    "Two stores of one tokenizer, the held-out batches, the tokenizer and the words of jargon; and the sizes."
+    "Two stores of one tokenizer, the held-out batches, the tokenizer and the words of jargon; the sizes, and two rungs."
     stories = list(world_documents(n_stories))
     texts = {'stories': (stories, list(world_documents(200, 0, HELD_START))),
              'jargon': (list(posts(n_posts, 0)), list(posts(200, 10_000)))}
@@ -130,7 +137,8 @@ def prepare(folder, n_stories, n_posts):
     sets = {'story_loss': TokenStore(folder/'stories', 'val'), 'jargon_loss': TokenStore(folder/'jargon', 'val'),
             'train_jargon_loss': stores['jargon']}
     held = {name: list(document_batches(documents_of(store), BLOCK_SIZE)) for name, store in sets.items()}
-    return (stores, held, tokenizer, jargon_words(stories)), sizes
+    rungs = rungs_of(texts['stories'][1], sets['story_loss'])
+    return (stores, held, tokenizer, jargon_words(stories)), sizes, rungs
 
 
 def main():
@@ -143,7 +151,7 @@ def main():
     args = parser.parse_args()
     rows, began = [], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        prepared, sizes = prepare(Path(folder), args.stories, args.posts)
+        prepared, sizes, rungs = prepare(Path(folder), args.stories, args.posts)
         print(next(posts(1, 0))['text'], flush=True)
         for seed in range(args.seeds):
             for share in SHARES:
@@ -155,7 +163,7 @@ def main():
     where = environment()
     result = {'steps': args.steps, 'seeds': args.seeds, 'stories': args.stories, 'posts': args.posts, 'size': 'nano',
               'batch_size': ROWS, 'block_size': BLOCK_SIZE, 'tokens': args.steps * ROWS * BLOCK_SIZE, 'sizes': sizes,
-              'shares': SHARES, 'summary': summary, 'rows': rows, 'seconds': round(time.perf_counter() - began),
+              'rungs': rungs, 'shares': SHARES, 'summary': summary, 'rows': rows, 'seconds': round(time.perf_counter() - began),
               'device': where['device'], 'threads': where['threads'], 'commit': where['commit']}
     if args.out: write_json(args.out, result)
 
