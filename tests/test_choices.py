@@ -61,7 +61,7 @@ def test_bytes_do_not_depend_on_the_machine():
     assert row['question'] == 'Ines asked Odo, "What is your trade?" He said, "I am a'
     assert row['choices'] == ['weaver', 'teacher', 'miller', 'farmer']
     stories = [row['meta']['story'] for row in HELD['endings', 2][:4]]
-    assert stories == [33_000_000_000, 1_000_000_001, 1_000_000_002, 13_000_000_003]
+    assert stories == [26_000_000_000, 1_000_000_001, 1_000_000_002, 6_000_000_003]
 
 
 @CASES
@@ -83,8 +83,8 @@ def test_training_and_held_out_rows_share_no_story(task, level):
     key = 'context' if task == 'endings' else 'sentence_good'
     train, held = ({row[key] for row in rows[task, level]} for rows in (ROWS, HELD))
     assert not train & held and len(train) == 150 and len(held) == 48
-    numbers = [row['meta']['story'] % (2*HELD_START) for row in ROWS[task, level] + HELD[task, level]]
-    assert numbers == [*range(150), *range(HELD_START, HELD_START + 48)]
+    numbers = [row['meta']['story'] % HELD_START for row in ROWS[task, level] + HELD[task, level]]
+    assert numbers == [*range(150), *range(48)]
 
 
 @pytest.mark.parametrize('task', TASKS)

@@ -12,7 +12,7 @@ from llmbook.exercises import tasks as checks
 from llmbook.text import tasks
 from llmbook.text.corpus import HELD_START, world_documents
 from llmbook.text.state import Event
-from llmbook.text.tasks import check_level, message_row, question_rows, questions_about, task_story
+from llmbook.text.tasks import _find_story, check_level, message_row, question_rows, questions_about, task_story
 
 TRAIN = {level: list(question_rows(400, level)) for level in (1, 2)}
 HELD = {level: list(question_rows(400, level, start=HELD_START)) for level in (1, 2)}
@@ -150,6 +150,16 @@ def test_bytes_that_have_been_promised():
     assert row['id'] == 'questions-2-0-2' and row['meta']['story'] == 2
     assert row['messages'][0]['content'].startswith('One summer day Tom the weaver lived in the castle with a green drum.')
     assert task_story(0, 0).text.startswith('Long ago Emil the fisher lived in the forest with a blue rope.')
+
+
+@pytest.mark.parametrize('n', [1, 2])
+@pytest.mark.parametrize('i, step', [(0, -HELD_START), (HELD_START + 1, HELD_START)])
+def test_a_row_takes_the_first_of_its_own_stories_that_will_do(i, step, n):
+    def gifts(*stories): return [event for story in stories for event in story.events if event.verb == 'give']
+    number, story, made = _find_story(0, i, gifts, n)
+    groups = [[task_story(0, k + j*step) for j in range(n)] for k in range(i, number + step, n*step)]
+    assert [bool(gifts(*group)) for group in groups] == [False]*(len(groups) - 1) + [True] and len(groups) > 1
+    assert made == gifts(*groups[-1]) and story.text == groups[-1][0].text == task_story(0, number).text
 
 
 @pytest.mark.parametrize('level', [1, 2])

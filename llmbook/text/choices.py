@@ -9,7 +9,7 @@ __all__ = ['fact_rows', 'ending_rows', 'minimal_pair_rows']
 # A choice, a question and a context are joined by single spaces.
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from itertools import permutations
 
@@ -19,7 +19,7 @@ from .grammar import tell
 from .ledger import Reader
 from .state import _TIMES, PRONOUN, SHORT, State
 from .stories import Fact, Story, facts
-from .tasks import check_level, task_story
+from .tasks import _find_story, check_level
 
 # %% ../../nbs/097_choices.ipynb #69a3aa3e
 @lru_cache(256)
@@ -135,22 +135,10 @@ def _far_endings(story:Story, rng:random.Random)->list[str]: # the right one fir
             for spot in _spots(state, thing, rng) for name in (who, other)]
 
 # %% ../../nbs/097_choices.ipynb #1ebcbc99
-def _first_fit(
-    make:Callable, # what a row needs, from a story; empty if the story does not have it
-    seed:int, number:int, # of the collection; of the row
-)->tuple: # number of the story, the story, what was made of it
-    "The first of a row's stories that will do."
-    step = 2*HELD_START if number >= HELD_START else -2*HELD_START
-    while True:
-        story = task_story(seed, number)
-        made = make(story)
-        if made: return number, story, made
-        number += step
-
 def _ending_row(level:int, seed:int, number:int)->dict:
     rng = _rng('endings', level, seed, number)
     make = _near_endings if level == 1 else _far_endings
-    i, story, (right, *wrong) = _first_fit(partial(make, rng=rng), seed, number)
+    i, story, (right, *wrong) = _find_story(seed, number, partial(make, rng=rng))
     context = story.text[:story.text.rindex(' In the end')]
     kind = 'with' if ' was with ' in right else 'in'
     return _choice_row('endings', level, seed, number, right, rng.sample(wrong, 3), context, kind=kind, story=i)
@@ -240,7 +228,7 @@ def _pair_row(level:int, seed:int, number:int)->dict:
     turn, k = divmod(number, 3)
     kind, change = list(_CHANGES[level].items())[k]
     rng = _rng('minimal-pairs', level, seed, number)
-    i, story, (start, end, words) = _first_fit(partial(change, way=turn % 2, rng=rng), seed, number)
+    i, story, (start, end, words) = _find_story(seed, number, partial(change, way=turn % 2, rng=rng))
     meta = {'task': 'minimal-pairs', 'level': level, 'kind': kind, 'story': i}
     return {'id': f'minimal-pairs-{level}-{seed}-{number}', 'sentence_good': story.text,
             'sentence_bad': story.text[:start] + words + story.text[end:], 'meta': meta}

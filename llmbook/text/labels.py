@@ -6,7 +6,6 @@
 __all__ = ['LABELS', 'text_features', 'shortcut_accuracy', 'sentiment_rows', 'entailment_rows', 'next_sentence_rows']
 
 # %% ../../nbs/095_labels.ipynb #0ddfdf85
-import itertools
 import math
 import random
 import re
@@ -18,7 +17,7 @@ from ..core import seed_of
 from .claims import story_claims
 from .state import NEGATIVE, POSITIVE, QUALITIES, THINGS
 from .stories import accepted
-from .tasks import check_level, task_story
+from .tasks import _find_story, check_level
 
 # %% ../../nbs/095_labels.ipynb #1dbfd266
 def text_features(
@@ -56,31 +55,24 @@ def shortcut_accuracy(
 # %% ../../nbs/095_labels.ipynb #e612073d
 LABELS = {'sentiment': ('negative', 'positive'), 'entailment': ('entailment', 'neutral', 'contradiction'),
           'next-sentence': ('next', 'other')} # in the order in which a classifier numbers them
-_APART = 64 # stories per row
-
-def _first_story(seed, number, usable):
-    "The first story of a row of which `usable` makes something: its number, and what was made."
-    for i in itertools.count(_APART * number):
-        made = usable(task_story(seed, i))
-        if made: return i, made
 
 def _label_row(task, level, seed, number, text, pair, label, **meta):
     "A row of two halves and a label."
     meta = dict(task=task, level=level) | meta
     return {'id': f'{task}-{level}-{seed}-{number}', 'text': text, 'text_pair': pair, 'label': label, 'meta': meta}
 
-# %% ../../nbs/095_labels.ipynb #869d3212
 def _body(story):
     "A story without its last sentence, which tells a mood."
     return story.text[:story.text.rindex(' In the end the')]
 
 def _opposite_moods(story):
-    "(body, moods of positive people, of negative people) if there are both; no text has told these moods."
+    "(moods of positive people, of negative people) if there are both; no text has told these moods."
     untold = {name: mood for name, mood in story.state.mood.items() if name not in story.state.felt}
     glad = {name: mood for name, mood in untold.items() if mood in POSITIVE}
     sad = {name: mood for name, mood in untold.items() if mood in NEGATIVE}
-    return (_body(story), glad, sad) if glad and sad else None
+    return (glad, sad) if glad and sad else None
 
+# %% ../../nbs/095_labels.ipynb #869d3212
 def sentiment_rows(
     n:int, # how many
     level:int=1, # 1: the text says how the person feels; 2: it follows from what happened
@@ -91,7 +83,8 @@ def sentiment_rows(
     check_level('sentiment', level)
     for i in range(start, start + n):
         rng = random.Random(seed_of(seed, 'sentiment', i))
-        number, (text, *sides) = _first_story(seed, i, _opposite_moods)
+        number, story, sides = _find_story(seed, i, _opposite_moods)
+        text = _body(story)
         two = {name: moods[name] for moods in sides for name in [rng.choice(list(moods))]}
         said = rng.sample(list(two), 2)
         if level == 1: text += ''.join(f' {name} felt {two[name]}.' for name in said)
@@ -146,7 +139,7 @@ def _described(story):
 
 # %% ../../nbs/095_labels.ipynb #c38bebaa
 def _three_ways(story, level, rng, describe=_described):
-    "(text, relation, what is told, one value, people) if each verdict is possible; else None."
+    "(relation, what is told, one value, people) if each verdict is possible; else None."
     if len(story.state.cast) < 3: return None
     relation = rng.choice(list(_PREDICATES))
     told = _told_of(story, relation)
@@ -154,18 +147,18 @@ def _three_ways(story, level, rng, describe=_described):
     if len(told) != 2 or len(set(told.values())) < 2 or level == 1 and opening < 2: return None
     value = rng.choice(list(told.values()))
     people = _numbered(story) if level == 1 else describe(story)
-    return (story.text, relation, told, value, people) if all(people.values()) else None
+    return (relation, told, value, people) if all(people.values()) else None
 
 def _entailment_row(level, seed, i, describe=_described):
     "Row number `i`: the text first, then a value, and last the label."
     rng = random.Random(seed_of(seed, 'entailment', i))
     usable = partial(_three_ways, level=level, rng=rng, describe=describe)
-    number, (text, relation, told, value, people) = _first_story(seed, i, usable)
+    number, story, (relation, told, value, people) = _find_story(seed, i, usable)
     label = rng.choice(LABELS['entailment'])
     [name] = [name for name in people if _verdict(told, name, value) == label]
     hypothesis = f'{rng.choice(people[name])} {_PREDICATES[relation].format(value)}'
     meta = dict(kind=relation, story=number, name=name)
-    return _label_row('entailment', level, seed, i, text, hypothesis, label, **meta)
+    return _label_row('entailment', level, seed, i, story.text, hypothesis, label, **meta)
 
 def entailment_rows(
     n:int, # how many
@@ -200,13 +193,12 @@ def _can_follow(text, sentence):
     return accepted(both) == len(both)
 
 # %% ../../nbs/095_labels.ipynb #630beda4
-def _from_another_story(seed, number, rng):
-    "(number of the story, text, what follows, what follows elsewhere and could not follow here)."
-    for i in itertools.count(_APART * number, 2):
-        here, there = (_cut(task_story(seed, j), rng) for j in (i, i + 1))
-        if not here or not there: continue
-        if _can_follow(here[0], there[1]) or _can_follow(there[0], here[1]): continue
-        return i, *here, there[1]
+def _from_another_story(story, other, rng):
+    "(text, what follows, what follows in the other story and could not follow here), or None."
+    here, there = _cut(story, rng), _cut(other, rng)
+    if not here or not there: return None
+    possible = _can_follow(here[0], there[1]) or _can_follow(there[0], here[1])
+    return None if possible else (*here, there[1])
 
 _THING = re.compile(rf"({'|'.join(QUALITIES)}) ({'|'.join(THINGS)})")
 
@@ -221,6 +213,9 @@ def _with_another_thing(story, rng):
     wrong = cut[1].replace(named[0], rng.choice(others))
     return None if _can_follow(cut[0], wrong) else (*cut, wrong)
 
+_WRONG = { # level -> name, how a wrong sentence is made, of how many stories
+    1: ('another story', _from_another_story, 2), 2: ('another thing', _with_another_thing, 1)}
+
 # %% ../../nbs/095_labels.ipynb #6cfeefe3
 def next_sentence_rows(
     n:int, # how many
@@ -230,12 +225,10 @@ def next_sentence_rows(
 )->Iterator[dict]: # the beginning of a story, a sentence, and next or other
     "Does this sentence follow? The wrong ones are impossible at this point of the story."
     check_level('next-sentence', level)
+    kind, make, stories = _WRONG[level]
     for i in range(start, start + n):
-        rng = random.Random(seed_of(seed, 'next_sentence', i))
-        if level == 1: number, *made = _from_another_story(seed, i, rng)
-        else: number, made = _first_story(seed, i, partial(_with_another_thing, rng=rng))
-        text, right, wrong = made
+        rng = random.Random(seed_of(seed, 'next-sentence', i))
+        number, _, (text, right, wrong) = _find_story(seed, i, partial(make, rng=rng), stories)
         label = rng.choice(LABELS['next-sentence'])
         pair = right if label == 'next' else wrong
-        kind = 'another thing' if level == 2 else 'another story'
         yield _label_row('next-sentence', level, seed, i, text, pair, label, kind=kind, story=number)

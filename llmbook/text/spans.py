@@ -13,10 +13,10 @@ from functools import partial
 from typing import NamedTuple
 
 from ..core import seed_of
-from .labels import _NEXT, _first_story
+from .labels import _NEXT
 from .state import HOME, TRADE
 from .stories import _stated
-from .tasks import _arrivals, check_level
+from .tasks import _arrivals, _find_story, check_level
 
 # %% ../../nbs/096_spans.ipynb #0ad28d4e
 _SHARED = {('trade', 'live'), ('trade', 'be'), ('lie', 'lie')} # an event, and the next one in the same sentence
@@ -95,12 +95,12 @@ _SHARES = {1: {'trade': 1, 'home': 1, 'first place': 3}, # level -> how often ea
 _UNANSWERED = 0.4 # share at level 2
 
 def _askable(story, kind, level):
-    "(text, all of a kind) if one has an answer and, at level 2, another one has none or another one."
+    "All of a kind, if one has an answer and, at level 2, another one has none or another one; else none."
     found = [f for f in (*_facts(story), *_places(story), *_owners(story)) if f.kind == kind]
     if kind == 'first place': found = [f for f in found if f.answer != HOME[f.about]] # the name would tell
     answers = {f.answer for f in found}
     fair = answers - {None} if level == 1 else len(answers) > 1 and (kind == 'where' or None in answers)
-    return (story.text, found) if fair else None
+    return found if fair else []
 
 def extractive_rows(
     n:int, # how many
@@ -114,10 +114,10 @@ def extractive_rows(
         rng = random.Random(seed_of(seed, 'extractive', i))
         kind = rng.choices(list(_SHARES[level]), _SHARES[level].values())[0]
         empty = level == 2 and kind != 'where' and rng.random() < _UNANSWERED
-        number, (text, found) = _first_story(seed, i, partial(_askable, kind=kind, level=level))
+        number, story, found = _find_story(seed, i, partial(_askable, kind=kind, level=level))
         asked = rng.choice([f for f in found if (f.answer is None) == empty])
         answers = {'text': [], 'answer_start': []}
         if asked.answer: answers = {'text': [asked.answer], 'answer_start': [asked.start]}
         meta = dict(task='extractive', level=level, kind=kind, story=number, about=asked.about)
-        yield {'id': f'extractive-{level}-{seed}-{i}', 'context': text,
+        yield {'id': f'extractive-{level}-{seed}-{i}', 'context': story.text,
                'question': _ASKED[kind].format(asked.about), 'answers': answers, 'meta': meta}

@@ -93,10 +93,10 @@ def write_task(
       arithmetic     11+6= -> 17
       counting       Words: Clara doctor Felix barn. How many names are there? -> 2
       translation    There was a large coin in the forest. -> a sentence of the second language
-      sentiment      a story and Felix -> negative
-      entailment     a story and "The third person was a tailor." -> entailment
-      next-sentence  a story's beginning and "Later Ana looked for the large coin." -> next
-      extractive     What is the first place of Mira? -> cave, at character 84
+      sentiment      a story and Tom -> negative
+      entailment     a story and "The third person was a baker." -> entailment
+      next-sentence  a story's beginning and "She felt glad." -> next
+      extractive     What is the first place of Hugo? -> harbour, at character 39
       facts          One summer day Felix the -> one of four trades
       endings        a story and four endings, one of which is true
       minimal-pairs  two texts, one of which is right

@@ -7,10 +7,12 @@ __all__ = ['task_story', 'Question', 'check_level', 'questions_about', 'message_
 
 # %% ../../nbs/090_tasks.ipynb #a01d9532
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import NamedTuple
 
 from ..core import UserError, seed_of
+from .corpus import HELD_START
 from .state import COUNTS, HOME, SHORT, TRADE, Event
 from .stories import Story, _stated, write_story
 
@@ -174,3 +176,17 @@ def question_rows(
         answer = drawn.sentence if sentences else drawn.answer
         meta = dict(task='questions', level=level, kind=drawn.kind, story=i, word=drawn.answer)
         yield message_row(f'questions-{level}-{seed}-{i}', f'{story.text}\n{drawn.text}', answer, **meta)
+
+# %% ../../nbs/090_tasks.ipynb #3320f99f
+def _find_story(
+    seed:int, # of the collection
+    i:int, # number of the row
+    make:Callable, # story -> what the row needs; empty if the story does not have it
+    n:int=1, # stories that `make` takes at once
+)->tuple: # number of the first of them, the story, what was made
+    "The first of a row's stories that will do."
+    step = HELD_START if i >= HELD_START else -HELD_START
+    for number in count(i, n * step):
+        stories = [task_story(seed, number + k * step) for k in range(n)]
+        made = make(*stories)
+        if made: return number, stories[0], made

@@ -9,13 +9,13 @@ __all__ = ['LEXICON', 'translate', 'gloss', 'translate_back', 'is_second_languag
 import random
 import re
 from collections.abc import Iterator
-from functools import lru_cache
-from itertools import count
+from functools import lru_cache, partial
 
 from ..core import seed_of
 from .corpus import HELD_START
 from .state import NAMES, NEGATIVE, PLACES, POSITIVE, QUALITIES, THINGS, TRADES
-from .tasks import check_level, task_story
+from .stories import Story
+from .tasks import _find_story, check_level
 
 # %% ../../nbs/094_translation.ipynb #97e69bda
 _NEW = {
@@ -254,20 +254,11 @@ def held_pairs(
     return list(dict.fromkeys(held))
 
 # %% ../../nbs/094_translation.ipynb #9b3ee4e4
-def _story_number(i:int, attempt:int)->int:
-    "Which story to try: rows that are held out never share one with training rows, whatever the attempt."
-    step = HELD_START if i >= HELD_START else -HELD_START
-    return i + attempt*step
-
-def _find_source(level:int, seed:int, i:int)->tuple[int, str]: # number of the story, text
-    "A text with pairs that are held out if row `i` is held out itself, and without them if not."
-    rng = random.Random(seed_of(seed, 'translation', i))
-    for attempt in count():
-        number = _story_number(i, attempt)
-        text = task_story(seed, number).text
-        texts = _sentences(text, _ENGLISH) if level == 1 else [text]
-        for source in rng.sample(texts, len(texts)): # in random order
-            if bool(held_pairs(source)) == (i >= HELD_START): return number, source
+def _draw_source(story:Story, level:int, held:bool, rng:random.Random)->str|None:
+    "A sentence, or at level 2 the story, with pairs that are held out or without them; None if there is none."
+    texts = _sentences(story.text, _ENGLISH) if level == 1 else [story.text]
+    shuffled = rng.sample(texts, len(texts))
+    return next((text for text in shuffled if bool(held_pairs(text)) == held), None)
 
 def translation_rows(
     n:int, # how many
@@ -278,7 +269,9 @@ def translation_rows(
     "English and its translation. Rows that are held out have pairs of words that no training row has."
     check_level('translation', level)
     for i in range(start, start + n):
-        number, source = _find_source(level, seed, i)
+        rng = random.Random(seed_of(seed, 'translation', i))
+        draw = partial(_draw_source, level=level, held=i >= HELD_START, rng=rng)
+        number, _, source = _find_story(seed, i, draw)
         kind = re.findall(r'\w+', gloss(source))[-1] if level == 1 else 'story'
         held = [' '.join(pair) for pair in held_pairs(source)]
         meta = {'task': 'translation', 'level': level, 'kind': kind, 'story': number, 'held': held}
