@@ -243,6 +243,23 @@ def test_a_table_of_another_model_is_not_continued(tmp_path):
     with pytest.raises(SystemExit, match='made with steps 300, not 200'): tasks.kept_cells(path, {'steps': 200})
 
 
+def test_of_some_names_training_asks_neither_trade_nor_home():
+    tasks, tokenizer = script('tasks'), nano()[1]
+    asked = [tokenizer.decode(sequence.ids) for i in range(60) for sequence in tasks.story_group(tokenizer, 1, i)]
+    about = {text.split('?')[-2].split()[-1] for text in asked if 'the trade of' in text or 'the home of' in text}
+    assert len(about) > 10 and not about & tasks.NEVER and any(f'first place of {name}' in text for text in asked for name in tasks.NEVER)
+    kinds = Counter(item.kind for item in tasks.items_of('questions', 1, 300))
+    assert {'trade, name asked', 'trade, name never asked', 'home, name asked', 'home, name never asked', 'first place'} <= set(kinds)
+
+
+def test_training_rows_stop_at_so_many_tokens_or_rows():
+    tasks, tokenizer = script('tasks'), nano()[1]
+    rows = tasks.training_rows('counting', 1, 10_000, 2000, tokenizer, 256)
+    lengths = [len(row.ids) for row in rows]
+    assert sum(lengths[:-1]) < 2000 <= sum(lengths)
+    assert len(tasks.training_rows('counting', 1, 7, 10**6, tokenizer, 256)) == 7
+
+
 def test_the_fingerprint_is_of_the_weights():
     tasks, model = script('tasks'), book_model()[0]
     before = tasks.fingerprint(model)
