@@ -59,7 +59,7 @@ def _dirty_spans(
     grams:_Grams, # of evaluation texts
     window:int, # characters to cut on both sides too
 )->list[tuple[int, int]]: # places to cut out, in order and apart
-    "Where a text says what evaluation texts say."
+    "The places of a text that are in evaluation texts too."
     begins, _ = _find_grams(text, grams)
     if not len(begins): return []
     words = list(_WORD.finditer(text))
