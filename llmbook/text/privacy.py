@@ -64,7 +64,7 @@ _IDENTITY = re.compile(f'{_SOCIAL}|{_INSURANCE}|{_IBAN}')
 def _is_identity(text:str)->bool:
     "Is it a number of a person, or an account whose remainder is right?"
     plain = text.replace(' ', '')
-    if '-' in plain or len(plain) < 10: return True
+    if '-' in plain or len(plain) < 10: return True # American or British, without a checksum
     moved = plain[4:] + plain[:4]
     return int(''.join(str(int(letter, 36)) for letter in moved)) % 97 == 1
 
