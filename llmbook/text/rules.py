@@ -215,7 +215,7 @@ def require_letters(
 )->dict|str: # the document, or 'too few words with letters'
     "Refuse a document of numbers and signs. Source: Rae et al. 2021, appendix A."
     words = document['text'].split()
-    with_letters = [word for word in words if word.isalpha() or any(map(str.isalpha, word))]
+    with_letters = [word for word in words if word.isalpha() or any(map(str.isalpha, word))] # isalpha is fast
     share = len(with_letters) / max(1, len(words))
     return document if share >= least else 'too few words with letters'
 
