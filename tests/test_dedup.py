@@ -263,3 +263,10 @@ def test_the_memory_benchmark_runs(tmp_path):
     rows, growth = benchmark('memory').main(['dedup', '--sizes', '2', '8', '--json', str(tmp_path/'memory.json')])
     assert rows[1]['documents'] > 3 * rows[0]['documents'] and rows[0]['largest'] > 50 and 'largest' in growth
     assert json.loads((tmp_path/'memory.json').read_text())['verb'] == 'dedup'
+
+
+def test_what_a_killed_call_left_is_removed(tmp_path):
+    (tmp_path/'.scratch').mkdir()
+    (tmp_path/'.scratch'/'signatures').write_bytes(b'half')
+    counts = dedup_module.write_distinct(tmp_path, iter([{'id': str(i), 'text': 'the lamp is in the mill ' * 9} for i in range(2)]), 0.8, 5)
+    assert counts and not (tmp_path/'.scratch').exists() and len((tmp_path/'documents.jsonl').read_text().splitlines()) == 1

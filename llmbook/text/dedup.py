@@ -233,6 +233,7 @@ def write_distinct(
 )->dict[str, int]: # how many `documents`, `exact_copies`, `near_copies`, `kept`, and `clusters`
     "Write `documents.jsonl`, without copies, and `clusters.jsonl`, the ids of each group of copies."
     scratch, copies = folder/'.scratch', {}
+    remove_path(scratch) # of a call that was killed
     scratch.mkdir()
     distinct = _with_signatures(_first_copies(documents, copies), scratch/'signatures', n)
     different = write_jsonl(scratch/'rows.jsonl', distinct)

@@ -65,7 +65,6 @@ def clean_world(
     pages = _with_labels(dirty_pages(stories, seed, half), labels)
     funnel = run_pipeline(pages, CLEANING, cleaned, workers, desc='  cleaning')
     documents = _without_labels(local_documents(cleaned/'documents.jsonl'))
-    remove_path(folder/'.scratch') # of a call that was killed while it looked for copies
     copies = write_distinct(folder, documents, _ALIKE, 5)
     kept = list(read_jsonl(folder/'documents.jsonl'))
     characters = sum(len(document['text']) for document in kept)
