@@ -1,5 +1,5 @@
 "What `grade` asks of the answers to the exercises of the chapter `bpe`."
-from llmbook.text.bpe import BPE, as_tokenizer, bytes_per_token, count_words, train_bpe
+from llmbook.text.bpe import BPE, FIRST_MERGE, as_tokenizer, bytes_per_token, count_words, train_bpe
 
 
 def check_1(answer):
@@ -9,7 +9,7 @@ def check_1(answer):
     left, right, n = answer
     too_early = (left, right) == ('a', 'm')
     assert not too_early, "Count again after the first merge: most of the pairs (a, m) are gone."
-    second = left.encode() + right.encode() == bpe.pieces[-1] and left == right
+    second = left.encode() + right.encode() == bpe.pieces[FIRST_MERGE + 1] and left == right
     assert second, "That is not the second merge."
     tokens = sum(times * len(bpe.encode(word)) for word, times in words.items())
     assert n == tokens, "Count the tokens of all nine words again."
