@@ -1,7 +1,19 @@
 "What `grade` asks of the answers to the exercises of the chapter `arithmetic`."
 import random
+from collections import Counter
 
-from llmbook.text.bpe import BPE, count_words, train_bpe
+import regex
+
+from llmbook.text.bpe import BPE, train_bpe
+from llmbook.text.framing import GPT2_WORDS
+from llmbook.text.vocabulary import OwnBPE
+
+
+def _merging(text, n_merges):
+    "A tokenizer of one text, with GPT-2's expression, so that digits may be merged."
+    bpe = BPE(train_bpe(Counter(regex.findall(GPT2_WORDS, text)), n_merges))
+    merges = [(bpe.pieces[left], bpe.pieces[right]) for left, right in bpe.merges]
+    return OwnBPE(dict(enumerate(bpe.pieces)), merges, pattern=GPT2_WORDS)
 
 
 def check_1(answer):
@@ -51,6 +63,6 @@ def check_4(answer):
     text, merges, numbers = answer
     assert 20_000 <= len(text) <= 1_000_000, f"20,000 to a million characters, please; here are {len(text):,}."
     assert 500 <= int(merges) <= 5000, "500 to 5,000 merges, please."
-    bpe = BPE(train_bpe(count_words([text]), int(merges)))
+    bpe = _merging(text, int(merges))
     single = [number for number in range(10, 100) if len(bpe.encode(str(number))) == 1]
     assert sorted(map(int, numbers)) == single, "That is not what this text and so many merges give."
