@@ -12,8 +12,8 @@ import pytest
 
 from llmbook.core import UserError
 from llmbook.text import bpe as m
-from llmbook.text.bpe import BEGIN, BPE, FIRST_MERGE, MIN_VOCAB, RESERVED, SPECIALS, as_tokenizer, bytes_per_token, count_words
-from llmbook.text.bpe import load_tokenizer, merge, merges_of, pair_counts, read_merges, save_tokenizer, split_words
+from llmbook.text.bpe import BEGIN, BPE, FIRST_MERGE, MIN_VOCAB, RESERVED, SPECIALS, as_tokenizer, bytes_per_token
+from llmbook.text.bpe import count_words, load_tokenizer, merge, merges_of, pair_counts, read_merges, save_tokenizer, split_words
 from llmbook.text.bpe import tokenizer, train_bpe, train_tokenizer
 
 CHAT = [dict(role='system', content='Be brief.'), dict(role='user', content='Where is the lamp?'),
@@ -104,6 +104,7 @@ def test_merge_from_the_left():
 def test_layout():
     assert SPECIALS[:3] == ['<|pad|>', '<|begin|>', '<|end|>'] and len(SPECIALS) == 8
     assert m.byte_ids('\0') == [8] and (FIRST_MERGE, MIN_VOCAB) == (264, 280) and len(set(m.byte_chars())) == 256
+    assert BPE([(119, 118)]).pieces[264:] == [b'on', *(name.encode() for name in RESERVED)]
 
 
 def test_other_peoples_merges():

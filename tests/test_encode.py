@@ -49,7 +49,8 @@ def words_of_bytes():
 
 
 KINDS = {
-    'ours': ours, 'gpt2': lambda: changed(pre_tokenizers.ByteLevel(add_prefix_space=False)), 'llama3': lambda: changed(split(_LLAMA3)),
+    'ours': ours, 'gpt2': lambda: changed(pre_tokenizers.ByteLevel(add_prefix_space=False)),
+    'llama3': lambda: changed(split(_LLAMA3)),
     'qwen': lambda: changed(split(_LLAMA3.replace('{1,3}', '')), normalizers.NFC()),
     'space in front': lambda: changed(pre_tokenizers.ByteLevel(add_prefix_space=True)),
     'added': lambda: changed(added=[AddedToken('. It'), AddedToken('lamp', single_word=True), AddedToken('<y>', lstrip=True)]),

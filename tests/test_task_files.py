@@ -107,7 +107,9 @@ def test_a_row_as_text_holds_the_request_and_the_right_answer():
         for level in (1, 2):
             for row in task_rows(name, 30, level):
                 text = row_text(row)
-                if 'rejected' in row: assert row['chosen'] in text and (row['rejected'] in row['prompt'] or row['rejected'] not in text)
+                if 'rejected' in row:
+                    assert row['chosen'] in text
+                    assert row['rejected'] in row['prompt'] or row['rejected'] not in text
                 if 'choices' in row: assert text.endswith(row['choices'][row['answer']])
                 if 'scores' in row: assert text.endswith(row['answers'][row['scores'].index(max(row['scores']))])
                 if 'sentence_good' in row: assert text == row['sentence_good']
@@ -152,7 +154,8 @@ def test_the_flag_mixes_and_the_default_does_not(tmp_path, capsys):
     for name, more in (('with', ('--mix-tasks', 0.2)), ('without', ())):
         with pytest.raises(SystemExit, match='0'): run('--docs', 50, '--out', tmp_path/name, *more)
     mixed, plain = (lines(tmp_path/name/'documents.jsonl') for name in ('with', 'without'))
-    assert mixed == json.loads(json.dumps(list(mixed_documents(50, 0.2)))) and plain == json.loads(json.dumps(list(world_documents(50))))
+    assert mixed == json.loads(json.dumps(list(mixed_documents(50, 0.2))))
+    assert plain == json.loads(json.dumps(list(world_documents(50))))
     with pytest.raises(UserError, match='mixed_documents'): corpus(docs=3, mix_tasks=0.5, out=str(tmp_path/'none'))
     assert not (tmp_path/'none').exists()
     with pytest.raises(SystemExit, match='2'): run('--docs', 50, '--out', tmp_path/'with')
