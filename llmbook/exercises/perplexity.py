@@ -98,7 +98,7 @@ def check_4(answer):
     train = ['the mill and the lamp', 'é è é è'] * 3
     val = ['the lamp', 'é and è']
     for n in (1, 3):
-        counted = Ngram(n, 264).fit(byte_ids(train))
+        counted = Ngram(n, 280).fit(byte_ids(train))
         right = bits_per_byte(counted.nats(byte_ids(val)), val).mean
         found = answer(train, val, n)
         assert found is not None, "Return a number."
