@@ -83,7 +83,7 @@ class _Words(dict):
 
 # %% ../../nbs/074_encode.ipynb #aad94020
 def _word_of(tokenizer:TextTokenizer)->re.Pattern|None:
-    "The expression for a tokenizer's words; None if it is neither, or if a word may get other ids the next time."
+    "The expression that cuts a tokenizer's words; None if neither does, or if the ids of a word may change."
     border = _border_of(tokenizer.rust)
     if border is None or border.pattern != _VISIBLE.pattern: return None
     if getattr(tokenizer.model, 'dropout', None): return None
