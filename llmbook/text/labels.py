@@ -85,7 +85,10 @@ def sentiment_rows(
         rng = random.Random(seed_of(seed, 'sentiment', i))
         number, story, sides = _find_story(seed, i, _opposite_moods)
         text = _body(story)
-        two = {name: moods[name] for moods in sides for name in [rng.choice(list(moods))]}
+        two = {}
+        for moods in sides:
+            name = rng.choice(list(moods))
+            two[name] = moods[name]
         said = rng.sample(list(two), 2)
         if level == 1: text += ''.join(f' {name} felt {two[name]}.' for name in said)
         name = rng.choice(list(two))
@@ -143,8 +146,9 @@ def _three_ways(story, level, rng, describe=_described):
     if len(story.state.cast) < 3: return None
     relation = rng.choice(list(_PREDICATES))
     told = _told_of(story, relation)
-    opening = sum(event.verb == {'trade': 'trade', 'home': 'live'}[relation] for event in story.events)
-    if len(told) != 2 or len(set(told.values())) < 2 or level == 1 and opening < 2: return None
+    if len(told) != 2 or len(set(told.values())) < 2: return None
+    verb = {'trade': 'trade', 'home': 'live'}[relation] # of the events that introduce people
+    if level == 1 and sum(event.verb == verb for event in story.events) < 2: return None
     value = rng.choice(list(told.values()))
     people = _numbered(story) if level == 1 else describe(story)
     return (relation, told, value, people) if all(people.values()) else None
