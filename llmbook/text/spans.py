@@ -95,13 +95,15 @@ _SHARES = {1: {'trade': 1, 'home': 1, 'first place': 3}, # level -> how often ea
 _UNANSWERED = 0.4 # share at level 2
 
 def _askable(story, kind, level):
-    "All of a kind, if one has an answer and, at level 2, another one has none or another one; else none."
+    "All questions of a kind about a story; none if the story does not have the answers that a level needs."
     found = [f for f in (*_facts(story), *_places(story), *_owners(story)) if f.kind == kind]
     if kind == 'first place': found = [f for f in found if f.answer != HOME[f.about]] # the name would tell
     answers = {f.answer for f in found}
-    fair = answers - {None} if level == 1 else len(answers) > 1 and (kind == 'where' or None in answers)
-    return found if fair else []
+    if level == 1: enough = answers != {None}
+    else: enough = len(answers) > 1 and (kind == 'where' or None in answers)
+    return found if enough else []
 
+# %% ../../nbs/096_spans.ipynb #dea9fad7
 def extractive_rows(
     n:int, # how many
     level:int=1, # 1: some words of the text say it; 2: the state is needed, and some have no answer
