@@ -47,7 +47,7 @@ _SPLIT = regex.compile(WORDS)
 def split_words(
     text:str, # any text
 )->list[str]: # its words; joined they are the text again
-    "Cut a text where no token may cross: a word carries the space before it, a digit is a word. Source: GPT-2's code."
+    "Cut a text where no token may cross: words with the space before them, and single digits. Source: GPT-2's code."
     return _SPLIT.findall(text)
 
 def count_words(
