@@ -22,8 +22,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from ..core import UserError
 from ..outputs import output_folder, path_fingerprint
 from .documents import Skipped, check_apart, local_documents, text_path
-from llmbook.text.framing import (BEGIN, END, PAD, RESERVED, SPECIALS, WORDS, TextTokenizer, text_tokenizer, # noqa: F401
-    training_pieces)
+from .framing import BEGIN, END, PAD, RESERVED, SPECIALS, WORDS # noqa: F401
+from .framing import TextTokenizer, text_tokenizer, training_pieces
 from .tokenizer_files import load_tokenizer, save_tokenizer # noqa: F401
 
 # %% ../../nbs/060_bpe.ipynb #ba1e50b7

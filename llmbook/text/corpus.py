@@ -272,7 +272,7 @@ def corpus(
     args = dict(source=source, docs=docs, seed=seed)
     more = dict(format=format, lenient=lenient, licences=licences, languages=languages, links=links, mix_tasks=mix_tasks)
     for flag, value in more.items():
-        if value not in ('auto', 'mask', False, 0, None): args[flag] = value # defaults are not written down
+        if value not in ('auto', 'mask', False, None): args[flag] = value # defaults are not written down
     skipped, pages = Skipped(lenient=lenient), {'pages': 0}
     if mix_tasks: _check_mix_tasks(source, mix_tasks, mixed)
     with output_folder(out, 'corpus', args, inputs, fresh) as folder:

@@ -21,8 +21,8 @@ from tokenizers import Tokenizer
 
 from ..core import UserError
 from .bpe import byte_chars
-from llmbook.text.framing import (TextTokenizer, _batches, _border_of, _settings, _VISIBLE, text_pieces,
-    text_tokenizer)
+from .framing import _VISIBLE, TextTokenizer, text_pieces, text_tokenizer
+from .framing import _batches, _border_of, _settings
 from .workers import parallel_map
 
 # %% ../../nbs/074_encode.ipynb #26debbdb
