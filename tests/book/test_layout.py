@@ -246,6 +246,16 @@ def imports_only_smaller_numbers(root, tmp):
     return bad
 
 
+def imports_are_relative(root, tmp):
+    "nbdev makes `from llmbook.x import y` relative, unless it goes over several lines."
+    bad = []
+    for p in modules(root):
+        for n in ast.walk(syntax(p)):
+            if isinstance(n, ast.ImportFrom) and not n.level and (n.module or '').split('.')[0] == 'llmbook':
+                bad.append(f'{p.relative_to(root)}: line {n.lineno} imports from {n.module}; give each line an import of its own')
+    return bad
+
+
 def modules_are_small(root, tmp):
     "Lines of definitions: no blank ones, no imports, no `__all__`, no markers of cells. One that grows past this is two."
     bad = []
@@ -510,7 +520,7 @@ def readme_in_sync(root, tmp):
 
 RULES = [
     one_notebook_one_module, part_folder_matches_number, no_stale_module, packages_are_bare,
-    imports_only_smaller_numbers, modules_are_small, lines_are_plain, chapters_are_short, unique_names,
+    imports_only_smaller_numbers, imports_are_relative, modules_are_small, lines_are_plain, chapters_are_short, unique_names,
     import_cells_hold_imports_only, no_banned_module_name, no_star_import, public_names_are_documented,
     executed_in_order, outputs_are_small, no_javascript, no_machine_path, pictures_have_alt_text,
     exercises_have_checks, solutions_are_folded, links_lead_somewhere, sidebar_lists_every_page, nothing_unsafe,

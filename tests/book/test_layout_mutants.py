@@ -106,6 +106,7 @@ MUTANTS = [
     ('imports_only_smaller_numbers', 'an import of itself', append(MODULE, '\nfrom .attention import attend\n')),
     ('imports_only_smaller_numbers', 'a lesson that looks ahead', add('from llmbook.book import run')),
     ('imports_only_smaller_numbers', "another chapter's checks", add('from llmbook.exercises.loop import check_1')),
+    ('imports_are_relative', 'an import over two lines', append(MODULE, '\nfrom llmbook.core import (UserError,\n    seed_of)')),
     ('modules_are_small', 'a module that grew', append(MODULE, '\n_x = 1' * 250)),
     ('lines_are_plain', 'dense lines', append(
         MODULE, '\n\ndef _f(x):' + '\n    x = [(y, y, y) for y in x if (y, y, y)], (x, x)' * 2500)),
