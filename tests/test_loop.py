@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import pytest
 import torch
-from layouts import Poisoned, Uneven, local
+from layouts import Poisoned, Uneven, local, sharded
 from torch.nn import functional as F
 
-from llmbook.core import Diverged, Interrupted, explain
+from llmbook.core import Diverged, Interrupted, UserError, explain
+from llmbook.model.checkpoints import best_checkpoint, read_best
+from llmbook.scale.ranks import launch
 from llmbook.train import loop
-from llmbook.train.clm import CLM
+from llmbook.train.clm import CLM, pretrain
 from llmbook.train.loop import fit, loss_points
 from llmbook.train.runs import Run, read_log
 
@@ -286,6 +289,86 @@ def test_keep(tmp_path):
     for keep, left in ((0, 6), (1, 1), (3, 3)):
         train(tmp_path/str(keep), save_every=2, keep=keep)
         assert len(names(tmp_path/str(keep))) == left and names(tmp_path/str(keep))[-1] == 'step-00000012'
+
+
+MADE_UP = {2: 5.0, 4: 3.0, 6: math.nan, 8: 3.0, 10: 2.5, 12: 4.0}
+
+
+def measured(folder, stop=None, losses=MADE_UP, **flags):
+    "A run that is measured every two steps and keeps its best checkpoint; what is there in the end."
+    def on_eval(step, stats, say):
+        if step == stop: raise KeyboardInterrupt
+        return {'val_loss': losses[step]} if step in losses else {}
+    with Run(folder, 'test', {}) as run:
+        fit(local(), CLM(), Uneven(), 12, run, lambda stage: None, **dict(keep=1, eval_every=2, keep_best=True) | flags,
+            on_eval=on_eval)
+    return names(folder), read_best(folder), timeless(folder), state_bytes(folder)
+
+
+@pytest.fixture(scope='module')
+def with_best(tmp_path_factory): return measured(tmp_path_factory.mktemp('best')/'run')
+
+
+def test_the_best_checkpoint_stays(tmp_path, undisturbed, with_best):
+    kept, best, _, state = with_best
+    assert kept == ['step-00000010', 'step-00000012'] and best == {'step': 10, 'val_loss': 2.5}
+    assert state == undisturbed[1] # what is kept changes nothing of what is learned
+    assert measured(tmp_path/'run', keep_best=False)[0] == ['step-00000012']
+    assert read_best(tmp_path/'run') == {} and best_checkpoint(tmp_path/'run') is None
+    kept, best, *_ = measured(tmp_path/'first', losses={2: 1.0, 4: 1.0, 12: 2.0}, keep=0)
+    assert kept == ['step-00000002', 'step-00000012'] and best['step'] == 2 # of equals the first; those without a loss are none
+    assert best_checkpoint(tmp_path/'first').name == 'step-00000002'
+
+
+@pytest.mark.parametrize('stop', [4, 10, 12])
+def test_a_stopped_run_keeps_the_same_best(tmp_path, with_best, stop):
+    with pytest.raises(KeyboardInterrupt): measured(tmp_path/'run', stop, save_every=3)
+    assert measured(tmp_path/'run') == with_best
+
+
+@pytest.mark.parametrize('at', [2, 4, 10])
+def test_a_kill_between_the_checkpoint_and_its_note(tmp_path, with_best, monkeypatch, at):
+    "The run resumes from the checkpoint and finds in its log that it is the best."
+    with monkeypatch.context() as m:
+        def note(self, step, val_loss, note=Run.note_best):
+            if step == at: raise KeyboardInterrupt
+            note(self, step, val_loss)
+        m.setattr(Run, 'note_best', note)
+        with pytest.raises(KeyboardInterrupt): measured(tmp_path/'run')
+    assert read_best(tmp_path/'run').get('step', 0) < at and names(tmp_path/'run')[-1] == f'step-{at:08d}'
+    assert measured(tmp_path/'run') == with_best
+
+
+def test_a_best_checkpoint_that_is_not_reached_again_is_forgotten(tmp_path, with_best):
+    "Its bits are broken, and the steps after it are lost too: the run goes back, and gets there again."
+    with pytest.raises(KeyboardInterrupt): measured(tmp_path/'run', 12, keep=0, save_every=3)
+    for step in (9, 10): spoil(tmp_path/f'run/checkpoints/step-{step:08d}/trainer/state.safetensors', 'cut')
+    assert measured(tmp_path/'run')[1:] == with_best[1:]
+    assert best_checkpoint(tmp_path/'run').name == 'step-00000010' # it was written again
+
+
+def test_the_best_of_nothing_is_refused(tmp_path):
+    with Run(tmp_path/'run', 'test', {}) as run, pytest.raises(UserError, match='--keep-best: .*--eval-every') as e:
+        fit(local(), CLM(), Uneven(), 12, run, lambda stage: None, keep_best=True)
+    assert '\n' not in str(e.value)
+    with pytest.raises(UserError, match='--keep-best'): pretrain(keep_best=True, out=str(tmp_path/'new'))
+    assert not (tmp_path/'new').exists()
+
+
+def of_two_minds(folder):
+    "On every rank: a run whose ranks measure different losses."
+    engine = sharded(zero=2)
+    def on_eval(step, stats, say): return {'val_loss': float(step if engine.rank else -step)}
+    run = Run(folder, 'test', {})
+    fit(engine, CLM(), Uneven(), 4, run, lambda stage: None, keep=1, eval_every=1, on_eval=on_eval, keep_best=True)
+    engine.close()
+    return read_best(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec('deepspeed') is None, reason='needs the extra scale')
+def test_rank_0_decides_what_is_best(tmp_path):
+    assert launch(of_two_minds, 2, tmp_path/'run') == [{'step': 4, 'val_loss': -4.0}]*2
 
 
 def test_the_choice_of_speed_is_made_once(tmp_path):

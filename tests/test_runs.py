@@ -15,6 +15,7 @@ from layouts import local
 
 from llmbook.core import UserError
 from llmbook.files import read_json, write_json
+from llmbook.model.checkpoints import best_checkpoint, read_best
 from llmbook.train import claim, runs
 from llmbook.train.clm import CLM
 from llmbook.train.runs import Run, _drop_old, choose_speed, read_log, resume
@@ -106,6 +107,16 @@ def test_the_newest_checkpoints_are_kept(tmp_path, keep, left):
     assert names(tmp_path) == sorted([f'step-{step:08d}' for step in left] + others)
 
 
+@pytest.mark.parametrize('best, left', [(1, [1, 4]), (4, [4]), (9, [4]), ('x', [4])])
+def test_the_best_checkpoint_is_kept(tmp_path, best, left, capsys):
+    parent = tmp_path/'checkpoints'
+    for step in range(1, 5): (parent/f'step-{step:08d}').mkdir(parents=True)
+    write_json(tmp_path/'best.json', {'step': best, 'val_loss': 2.5})
+    _drop_old(parent, 1)
+    assert names(parent) == [f'step-{step:08d}' for step in left]
+    assert ('best.json' in capsys.readouterr().err) == (best == 'x') # a broken note is named
+
+
 def checkpoint(folder, steps, **more):
     "A run of some steps, with a checkpoint after each."
     run, engine = Run(folder, 'test', {}), local()
@@ -115,6 +126,70 @@ def checkpoint(folder, steps, **more):
         run.log({'step': engine.steps, 'loss': 1.0, 'tokens': 1})
         run.checkpoint(engine, lambda stage: None, **more)
     return run
+
+
+def resumed(folder):
+    "The step from which a run resumes, and what it then knows of its best checkpoint."
+    engine = local()
+    resume(engine, Run(folder, 'test', {}), 0)
+    return engine.steps, read_best(folder), best_checkpoint(folder)
+
+
+@pytest.mark.parametrize('harm', ['none', 'gone', 'damaged', 'link', 'later', 'broken', 'strange'])
+def test_the_note_about_the_best_checkpoint(tmp_path, harm, capsys):
+    "It is kept where its checkpoint is complete and not later than the step that the run resumes from."
+    folder = tmp_path/'run'
+    run = checkpoint(folder, 3)
+    run.note_best(2, 2.5)
+    run.close()
+    best, note = folder/'checkpoints/step-00000002', folder/'best.json'
+    assert resumed(folder) == (3, {'step': 2, 'val_loss': 2.5}, best)
+    {'none': lambda: None, 'gone': lambda: shutil.rmtree(best), 'damaged': (best/'trainer/trainer.json').unlink,
+     'link': lambda: (best.rename(tmp_path/'mine'), best.symlink_to(tmp_path/'mine')),
+     'later': lambda: [shutil.rmtree(folder/f'checkpoints/step-0000000{n}') for n in (2, 3)],
+     'broken': lambda: note.write_text('{"step": 2'), 'strange': lambda: note.write_text('{"step": -2, "val_loss": 1}')}[harm]()
+    capsys.readouterr()
+    steps, found, path = resumed(folder)
+    assert steps == (1 if harm == 'later' else 3) and not note.exists() == (harm != 'none')
+    assert (found, path) == (({'step': 2, 'val_loss': 2.5}, best) if harm == 'none' else ({}, None))
+    said = capsys.readouterr().err
+    assert said.count('warning') == (harm in ('damaged', 'broken',
+                                              'strange')) + (harm == 'link') # the last by `newest_checkpoint`
+
+
+def test_rows_go_to_trackers_too(tmp_path, monkeypatch):
+    "After the log, in the words of the caller; and the end of the run is theirs too."
+    asked, got, over = [], [], []
+    class Fake:
+        def log(self, row): got.append((row['step'], [row['step'] for row in read_log(tmp_path/'run/log.jsonl')]))
+        def close(self):
+            if self not in over: got.append('closed')
+            over.append(self)
+    def opening(names, folder, config):
+        asked.append((names, config.get('tracker_id')))
+        return Fake()
+    monkeypatch.setattr(runs, 'check_loggers', lambda names: None)
+    monkeypatch.setattr(runs, 'open_loggers', opening)
+    args = {'lr': 1, 'keep_best': True, 'log_to': ['trackio']}
+    with Run(tmp_path/'run', 'test', {'lr': 1}) as run: # as one that began before there were trackers
+        run.log({'step': 1})
+        assert 'tracker_id' not in run.config
+    with Run(tmp_path/'run', 'test', args, log_to=['trackio']) as run: run.log({'step': 2, 'loss': math.nan})
+    with Run(tmp_path/'run', 'test', args, log_to=['trackio']): pass
+    with Run(tmp_path/'run', 'test', args, log_to=['trackio'], fresh=True): pass
+    assert got == [(1, [1]), 'closed', (2, [1, 2]), 'closed', 'closed', 'closed']
+    ids = [number for _, number in asked]
+    assert ids[0] is None and ids[1] == ids[2] != ids[3] and len(ids[1]) == 8
+
+
+def test_trackers_end_with_a_run_that_nobody_holds(tmp_path, monkeypatch):
+    closed = []
+    class Fake:
+        def close(self): closed.append(True)
+    monkeypatch.setattr(runs, 'open_loggers', lambda *_: Fake())
+    run = Run(tmp_path/'run', 'test', {})
+    del run
+    assert closed and not (tmp_path/'run/.lock').exists()
 
 
 def test_folders_that_are_called_almost_as_a_checkpoint(tmp_path):

@@ -13,10 +13,11 @@ import re
 import shutil
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from secrets import token_hex
 
 import torch
 from safetensors import SafetensorError
@@ -25,9 +26,10 @@ from ..core import UserError, current_rank, rank_zero_first, seed_of
 from ..fields import Field, check_fields
 from ..files import STEP, atomic_folder, check_regular, flush, remove_leftovers, remove_path, write_json, write_text
 from ..joints import Batch, Engine, Objective
-from ..model.checkpoints import newest_checkpoint
+from ..model.checkpoints import best_checkpoint, newest_checkpoint, read_best
 from ..outputs import set_aside
 from .claim import compare_inputs, give_lock, open_config, remove_unfinished, start_fresh, take_lock
+from .loggers import Logger, check_loggers, open_loggers
 from .speed import measure_speed, usable_threads
 from .step import Speed
 
@@ -109,8 +111,8 @@ def _check_room(
     engine:Engine, # whose state is to be saved
 )->str: # about how much a checkpoint takes
     "Raises `UserError` if the disk has no room for a checkpoint."
-    sizes = [getattr(p, 'ds_numel', p.numel()) for p in engine.model.parameters()] # DeepSpeed's name of the whole
-    needed = 16 * sum(sizes)
+    def bytes_of(p): return getattr(p, 'ds_numel', p.numel()) * (16 if p.requires_grad else 8) # DeepSpeed's name of the whole
+    needed = sum(map(bytes_of, engine.model.parameters()))
     disk = shutil.disk_usage(folder)
     words = f"{needed / 1e6:,.1f} MB"
     if disk.total and disk.free < needed: # some file systems say nothing, as a total of 0
@@ -145,9 +147,11 @@ def _drop_old(
     parent:Path, # checkpoints/
     keep:int, # how many stay; 0 keeps all
 ):
-    "Remove all but the newest checkpoints."
+    "Remove all checkpoints but the newest, and the best if best.json names one."
     if keep <= 0: return
+    best = read_best(parent.parent)
     for old in _checkpoints(parent)[:-keep]:
+        if best and int(old.name[-8:]) == best['step']: continue
         hidden = old.with_name(f'.{old.name}.gone')
         os.rename(old, hidden)
         remove_path(hidden)
@@ -159,13 +163,16 @@ class Run(_Log):
         folder:Path|str, # runs/<name>
         command:str, # the verb
         args:dict, # effective arguments
-        free:tuple[str, ...]=('out', 'fresh', 'save_every', 'keep'), # arguments that may change when a run is resumed
+        free:tuple[str, ...]=('out', 'fresh', 'save_every', 'keep', 'keep_best', 'log_to'), # may change on resuming
         fresh:bool=False, # start over: put the old run aside
         inputs:dict[str, str]|None=None, # argument -> fingerprint of the file or folder that it names
+        log_to:Sequence[str]|None=None, # trackers that get each row of the log too; see `open_loggers`
     ):
+        check_loggers(log_to)
         super().__init__(Path(folder).expanduser(), current_rank() == 0)
         self.command, self.args = command, args
-        self.close = lambda: None # other ranks hold no lock
+        self._unlock = lambda: None # other ranks hold no lock
+        self.logger = Logger()
         inputs = inputs or {}
         with rank_zero_first():
             if self.is_main: self._claim(fresh)
@@ -176,6 +183,9 @@ class Run(_Log):
                 self.close()
                 raise
             if self.is_main: self.sweep()
+        if log_to and 'tracker_id' not in self.config: self.save_config(tracker_id=token_hex(4))
+        self.logger = open_loggers(log_to, self.folder, self.config)
+        weakref.finalize(self, self.logger.close)
 
     def _claim(self, fresh:bool): # put an old run aside?
         "Lock the folder. Raises `UserError` if another process writes there, or something else is in the way."
@@ -188,7 +198,17 @@ class Run(_Log):
         except BaseException:
             give_lock(held)
             raise
-        self.close = weakref.finalize(self, give_lock, held) # also when nobody holds this object any more
+        self._unlock = weakref.finalize(self, give_lock, held) # also when nobody holds this object any more
+
+    def close(self):
+        "Let the trackers finish, and give back the lock."
+        self.logger.close()
+        self._unlock()
+
+    def log(self, row:dict): # step and what was measured
+        "Add a line, and send it to the trackers. Raises `UserError` if the disk does not take it."
+        super().log(row)
+        self.logger.log(row)
 
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
@@ -213,18 +233,30 @@ class Run(_Log):
         engine:Engine, # whose state it is
         save:Callable[[Path], None], # writes the model's own files
         keep:int=3, # how many stay; 0 keeps all
+        best:float|None=None, # its held-out loss, if that is the lowest so far
     ):
-        "Write a checkpoint, then drop all but the newest `keep`. Raises `UserError` if the disk does not take it."
+        "Write a checkpoint, then drop all but the newest `keep` and the best. Raises `UserError` on a full disk."
         folder = self.folder/'checkpoints'/f'step-{engine.steps:08d}'
         if self.is_main: flush(self.folder/'log.jsonl')
         needed = _check_room(self.folder, engine) if self.is_main else ''
-        try: _write_checkpoint(folder, engine, save, self.is_main)
+        try:
+            _write_checkpoint(folder, engine, save, self.is_main)
+            if best is not None: self.note_best(engine.steps, best)
         except (OSError, SafetensorError) as e:
             reason = ' '.join(str(getattr(e, 'strerror', None) or e).split()).lower()
             raise UserError(f"{folder}: cannot be written ({reason}); it takes about {needed}; make room, and the same "
                             "command resumes from the newest checkpoint") from None
         if self.is_main: _drop_old(folder.parent, keep)
         engine.barrier() # no rank trains on before the checkpoint is there
+
+    def note_best(self, step:int, val_loss:float): # of a checkpoint
+        "Write which checkpoint has the lowest held-out loss."
+        if self.is_main: write_json(self.folder/'best.json', {'step': step, 'val_loss': val_loss})
+
+    def forget_best(self, step:int): # that the run resumes from
+        "Forget the best checkpoint if it is later than that, damaged or gone."
+        best = best_checkpoint(self.folder) if self.is_main else None
+        if self.is_main and (not best or int(best.name[-8:]) > step): remove_path(self.folder/'best.json')
 
 # %% ../../nbs/214_runs.ipynb #ed0642d0
 def _put_broken_aside(
@@ -253,6 +285,7 @@ def resume(
         rank = [engine.rank] if engine.rank else [] # rank 0 draws what a single process would
         torch.manual_seed(seed_of(seed, 'dropout', *rank))
     run.truncate_log(engine.steps)
+    run.forget_best(engine.steps)
     return newest
 
 # %% ../../nbs/214_runs.ipynb #a320bc1b
