@@ -6,8 +6,11 @@ from importlib.util import find_spec
 import pytest
 import torch
 from layouts import CLIP, CONFIG, LR, advance, local, off
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
 
-from llmbook.core import UserError
+from llmbook.core import UserError, generator
 from llmbook.model.generate import generate
 from llmbook.model.transformer import Transformer
 from llmbook.scale.engine import DeepSpeedEngine
@@ -98,7 +101,41 @@ def frozen(folder):
     return out
 
 
-def muon_and_frozen(folder): return muon(folder/'muon'), frozen(folder/'frozen')
+class LowRank(nn.Module):
+    "A frozen matrix, packed away as whole numbers, and two thin ones beside it that learn."
+    def __init__(self, linear):
+        super().__init__()
+        self.packed = nn.Parameter(linear.weight.detach().view(torch.uint8), requires_grad=False)
+        self.down = nn.Parameter(torch.randn(2, linear.in_features, generator=generator(0, 'down')))
+        self.up = nn.Parameter(torch.zeros(linear.out_features, 2))
+
+    def forward(self, x): return F.linear(x, self.packed.view(torch.float32)) + x @ self.down.T @ self.up.T
+
+
+def low_rank():
+    "A decoder that is frozen but for what is added to its queries and values: no gain learns, nor the embedding."
+    model = Transformer(CONFIG, 0).requires_grad_(False)
+    for block in model.blocks:
+        for name in 'qv': setattr(block.attention, name, LowRank(getattr(block.attention, name)))
+    return model
+
+
+def nearly_all_frozen(folder):
+    "On every rank and at some stages: two steps, a save, and two more steps of this engine and of a fresh one."
+    out = {}
+    for zero in (0, 2, 3):
+        first, second = (DeepSpeedEngine(low_rank(), lambda step: LR, clip=CLIP, zero=zero, persist=0) for _ in range(2))
+        losses = advance(first, 2)[0]
+        first.save(folder/str(zero))
+        weights = {name: weight.clone() for name, weight in first.weights()}
+        second.load(folder/str(zero))
+        out[zero] = losses + advance(first, 2)[0], losses + advance(second, 2)[0], weights
+        first.close()
+        second.close()
+    return out
+
+
+def muon_and_frozen(folder): return muon(folder/'muon'), frozen(folder/'frozen'), nearly_all_frozen(folder/'low')
 
 
 # What comes of it
@@ -133,7 +170,7 @@ def others(tmp_path_factory):
 
 @many
 def test_muon_at_stage_0(others):
-    folder, [((ours, same), _), _] = others
+    folder, [((ours, same), *_), _] = others
     engine = local(optimizer='muon')
     assert same and off(ours, advance(engine, 4))['loss'] < 1e-5
     engine = local(optimizer='muon')
@@ -143,7 +180,7 @@ def test_muon_at_stage_0(others):
 
 @many
 def test_frozen_weights_and_buffers_are_in_the_state(others):
-    _, [(_, found), _] = others
+    _, [(_, found, _), _] = others
     engine = LocalEngine(Counting(), lambda step: LR, clip=CLIP)
     theirs, initial = advance(engine, 3)[0], engine.model.embed.weight.detach()
     for (zero, precision), (losses, state, embed, seen) in found.items():
@@ -155,6 +192,25 @@ def test_frozen_weights_and_buffers_are_in_the_state(others):
         assert state['buffer.seen'] == 2 and seen == 3 and 'buffer.scratch' not in state, (zero, precision)
 
 
+@many
+def test_all_weights_but_a_few_thin_ones_are_frozen(others):
+    folder, [(_, _, found), _] = others
+    initial, engine = dict(low_rank().named_parameters()), LocalEngine(low_rank(), lambda step: LR, clip=CLIP)
+    theirs = advance(engine, 4)[0]
+    for zero, (ours, resumed, weights) in found.items():
+        assert ours == pytest.approx(theirs, abs=1e-5) and resumed == pytest.approx(theirs, abs=1e-5), zero
+        assert weights.keys() == initial.keys()
+        for name, p in initial.items():
+            assert weights[name].dtype == p.dtype and torch.equal(weights[name], p) != p.requires_grad, (zero, name)
+        state = load_file(folder/f'low/{zero}/state.safetensors')
+        moments = {key.removeprefix('exp_avg.') for key in state if key.startswith('exp_avg.')}
+        assert moments == {name for name, p in initial.items() if p.requires_grad}, zero
+        engine = LocalEngine(low_rank(), lambda step: LR, clip=CLIP)
+        engine.load(folder/f'low/{zero}')
+        assert advance(engine, 2)[0] == pytest.approx(theirs[2:], abs=1e-5), zero
+
+
 def test_nothing_to_train_is_one_line():
-    model = Transformer(CONFIG, 0).requires_grad_(False)
-    with pytest.raises(UserError, match='all its weights are frozen'): DeepSpeedEngine(model, lambda step: LR, zero=1)
+    for engine, flags in ((DeepSpeedEngine, {'zero': 1}), (LocalEngine, {})):
+        model = Transformer(CONFIG, 0).requires_grad_(False)
+        with pytest.raises(UserError, match='all its weights are frozen'): engine(model, lambda step: LR, **flags)

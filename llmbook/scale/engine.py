@@ -84,7 +84,7 @@ class _ShardedModel(RankGroup, LocalEngine):
         state = state or {}
         if self.zero and self.precision in HALF and not state: # the master weights begin unrounded
             for p, name in self.names.items():
-                state[f'weight.{name}'] = p.detach().cpu().float().clone()
+                if p.requires_grad: state[f'weight.{name}'] = p.detach().cpu().float().clone()
         config = ds_config(self.zero, self.offload, self.precision, self.clip, self.persist)
         self.sharded = DeepSpeedStep(self.model, self.optimizer, self.names, config, self.clip)
         self.optimizer = self.sharded.optimizer # DeepSpeed's wrapper around ours

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from .deepspeed_step import LossScale, ds_config, import_deepspeed
 from .guard import guarded
 from ..train.step import Host, Speed
-from ..train.trainer_state import buffers_of, load_buffers, random_state, read_state, set_random, write_state
+from ..train.trainer_state import buffers_of, kept_names, load_buffers
+from ..train.trainer_state import random_state, read_state, set_random, write_state
 
 # %% ../../nbs/352_shards.ipynb #d47a5aef
 def _master_shards(
@@ -42,13 +43,14 @@ def _link_moments(optimizer):
 @torch.no_grad()
 def _full_weight(
     p:Tensor, # a parameter from stage 1 on
-)->Tensor: # complete, fp32
+)->Tensor: # complete, fp32 unless it holds whole numbers
     "Fetch a parameter's weight. All ranks must call it."
     deepspeed = import_deepspeed()
     if p.requires_grad: return deepspeed.utils.safe_get_full_fp32_param(p)
+    kind = torch.float32 if p.is_floating_point() else p.dtype # a weight in 4 bits stays what it is
     if not hasattr(p, 'ds_id'):
-        return p.detach().float() # stages 1 and 2 cut no weights of the model
-    with deepspeed.zero.GatheredParameters([p]): return p.detach().float().clone()
+        return p.detach().to(kind) # stages 1 and 2 cut no weights of the model
+    with deepspeed.zero.GatheredParameters([p]): return p.detach().to(kind, copy=True)
 
 # %% ../../nbs/352_shards.ipynb #15440014
 def _gather_parameter(
@@ -148,7 +150,7 @@ def _load_shards(
         raise RuntimeError('load before the first step: then the weights are not sharded yet')
     state, facts = read_state(engine, folder)
     with torch.no_grad():
-        for p, name in engine.names.items(): p.copy_(state[f'weight.{name}'])
+        for p, name in kept_names(engine).items(): p.copy_(state[f'weight.{name}'])
         load_buffers(engine.model, state)
     with guarded('loading'): engine.start(state)
     set_random(folder, engine.rank)
@@ -159,10 +161,10 @@ def _load_shards(
 class ShardedState:
     "Weights and moments of an engine by full name, however they are sharded. All ranks must call these."
     def state(self)->dict[str, Tensor]: # on rank 0: fp32, by full name; elsewhere empty
-        "Weights, moments and buffers."
+        "What a checkpoint keeps: weights, moments and buffers."
         self.start()
         main = self.rank == 0
-        state = _gather_state(self.optimizer, self.names, self.zero, keep=main)
+        state = _gather_state(self.optimizer, kept_names(self), self.zero, keep=main)
         buffers = buffers_of(self.model) if main else {}
         for name, buffer in buffers.items(): state[f'buffer.{name}'] = buffer.cpu().clone()
         return state

@@ -210,6 +210,7 @@ def _make_optimizer(
 )->torch.optim.Optimizer:
     "The optimiser of an engine."
     groups = param_groups(model, weight_decay)
+    if not groups: raise UserError("no weight of the model can be trained; all its weights are frozen")
     if optimizer == 'muon': return Muon(groups, lr=lr, betas=betas, eps=eps)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
 
