@@ -89,7 +89,7 @@ def _fill_rows(
     rows:list[list[int]], # the pieces of each row
     block_size:int, # places in a row
     pad:int=PAD, # id of the places that hold nothing
-)->dict[str, np.ndarray]: # ids, labels, segments, positions (B,T)
+)->dict[str, np.ndarray]: # ids, labels, segments, positions (B,T); segments (B,T,2) if the store has branches
     "Copy pieces out of a store into rows, all at once."
     counts = np.array([len(row) for row in rows]) # pieces in each row
     document, offset, n = pieces[list(chain(*rows))].T
@@ -103,8 +103,15 @@ def _fill_rows(
     segment = np.repeat(_ragged_arange(counts) + 1, n)
     shape = len(rows), block_size
     ids = _rectangle(shape, pad, target, store.ids[source])
-    labels = _rectangle(shape, IGNORE, target, store.ids[source + 1])
+    answers = store.ids[source + 1]
+    asked = getattr(store, 'asked', None) # for chats: which tokens are learned
+    if asked is not None: answers = np.where(asked[source + 1], answers, IGNORE)
+    labels = _rectangle(shape, IGNORE, target, answers)
     segments = _rectangle(shape, 0, target, segment)
+    branches = getattr(store, 'branches', None) # for chats that share their beginning
+    if branches is not None:
+        position = store.positions[source]
+        segments = np.stack([segments, _rectangle(shape, 0, target, branches[source])], -1)
     positions = _rectangle(shape, 0, target, position)
     return dict(ids=ids, labels=labels, segments=segments, positions=positions)
 
@@ -120,7 +127,7 @@ class PackedRows:
         self.pad = PAD if pad is None else pad
         self.pieces = split_documents(store.lengths, block_size)
         sizes = self.pieces[:, 2]
-        if sizes.sum() < block_size:
+        if sizes.sum() < block_size and not hasattr(store, 'asked'): # chats may be few
             raise UserError(f"the corpus is shorter than one block: {sizes.sum()} tokens, "
                             f"{block_size} are needed; give more text or a smaller block")
         self.packed = pack(sizes, block_size)
