@@ -175,12 +175,17 @@ class Attention(_Projections):
 
 # %% ../../nbs/130_attention.ipynb #42720d7e
 def segment_mask(
-    segments:Tensor, # document number of every token in its row (B,T)
+    segments:Tensor, # document number of every token in its row (B,T), or document and branch (B,T,2)
     causal:bool=True, # look back only?
 )->Tensor: # True where a query may look (B,1,T,T)
-    "Causal, and only within the same document: documents packed into one row do not see each other."
+    "Causal, and only within the same document; of its branches a token sees its own and branch 0, which they share."
     T = segments.size(1)
+    branches = None
+    if segments.ndim == 3: segments, branches = segments.unbind(-1)
     mask = segments[:, :, None] == segments[:, None, :]  # (B,T,T)
+    if branches is not None:
+        own = branches[:, :, None] == branches[:, None, :]
+        mask = mask & (own | (branches[:, None, :] == 0))
     if causal:
         mask = mask & causal_mask(T, device=segments.device)
     return mask[:, None]
