@@ -32,6 +32,7 @@ VERBS = { # verb -> module, function, does it train?
 }
 INSTEAD = { # verb -> module, function and flag of a stage that takes its place if this flag is given
     'corpus': ('llmbook.text.task_files', 'write_task', 'task'),
+    'generate': ('llmbook.align.answers', 'answer_file', 'prompts'),
 }
 
 FROM_LATER = { # verb -> a parameter of its stage that is no flag, and the module and function of a later chapter that it gets

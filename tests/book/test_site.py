@@ -21,7 +21,7 @@ import yaml
 from test_layout import PAGES, ROOT, copy_house, modules, run
 from test_layout_mutants import append, cell, notebook, replace
 
-from llmbook.cli import VERBS
+from llmbook.cli import INSTEAD, VERBS, choose_stage
 from llmbook.core import UserError
 from llmbook.flags import read_args
 from llmbook.scale.engine import engine_flags
@@ -287,7 +287,11 @@ def misunderstood(verb, args):
     if verb not in VERBS: return f'no verb {verb}'
     if {'--config', '--help'} & {*args}: return ''
     module, function, trains = VERBS[verb]
-    try: read_args(list(args), getattr(import_module(module), function), *[engine_flags] * trains)
+    others = [INSTEAD[verb][:2]] if verb in INSTEAD else [] # a flag may choose another stage
+    stages = [getattr(import_module(module), function) for module, function in [(module, function), *others]]
+    try:
+        given = read_args(list(args), *stages, *[engine_flags] * trains)
+        if others: choose_stage(verb, stages, given)
     except UserError as e: return str(e)
     return ''
 
