@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..core import UserError
 from ..fields import Field
 from ..files import REGULAR, check_regular, read_json, write_json, write_text
+from .heads import RewardModel
 from .model_config import config_from_hf, hf_config, ids_as_json, saved_ids # noqa: F401 (the first is found here too)
 from .transformer import Config, Transformer, count_parameters
 from ..text.bpe import save_tokenizer
@@ -67,12 +68,13 @@ def _pairs(config:Config)->dict[str, str]: # our names -> transformers'
 
 def _name_table(
     config:Config, # shape of the model
+    scored:bool=False, # a reward model, with another head?
 )->dict[str, list[str]]: # transformers' name -> our names: one, or those of q, k and v
     "The table, written out for every block."
     table = _pairs(config)
-    names = {}
+    names = {'score.weight': ['score.weight']} if scored else {}
     for ours, theirs in table.items():
-        if config.tied and ours == 'head.weight': continue
+        if ours == 'head.weight' and (config.tied or scored): continue
         parts = [ours]
         if '.qkv.' in ours: parts = [ours.replace('qkv', p) for p in 'qkv']
         copies = config.n_layer if '.N.' in ours else 1
@@ -98,7 +100,7 @@ def to_hf(
 )->dict[str, Tensor]: # transformers' names
     "Weights under the names that transformers uses."
     out = {}
-    for theirs, ours in _name_table(config).items():
+    for theirs, ours in _name_table(config, 'score.weight' in state).items():
         parts = [state[name] for name in ours]
         w = parts[0] if len(parts) == 1 else torch.cat(parts)
         out[theirs] = _transposed(theirs, w)
@@ -110,12 +112,13 @@ _TABLES = re.compile(r'\.attn\.(masked_)?bias$|rotary_emb\.inv_freq$') # beside 
 def _names_in_file(
     names, # as a file has them
     config:Config, # shape of the model
+    scored:bool=False, # a reward model?
 )->dict[str, str]: # name in the file -> transformers' name; without what is skipped
     "Find the place of each weight. Raises `UserError` for one that our decoder has no place for."
-    table, out = _name_table(config), {}
+    table, out = _name_table(config, scored), {}
     prefix = 'transformer.' if 'wte.weight' in names else ''
     for name in names:
-        full_name = name if name == 'lm_head.weight' else prefix + name
+        full_name = name if name in ('lm_head.weight', 'score.weight') else prefix + name
         if full_name in table: out[name] = full_name
         elif name != 'lm_head.weight' and not _TABLES.search(name):
             shape = f"a {config.arch} of {config.n_layer} blocks"
@@ -128,13 +131,14 @@ def from_hf(
     config:Config, # shape of the model
 )->dict[str, Tensor]: # our names
     "The way back. Raises `UserError` for a weight that our decoder has no place for."
-    table = _name_table(config)
+    scored = 'score.weight' in tensors
+    table = _name_table(config, scored)
     state = {}
-    for name, full_name in _names_in_file(tensors, config).items():
+    for name, full_name in _names_in_file(tensors, config, scored).items():
         ours = table[full_name]
         parts = _transposed(full_name, tensors[name]).chunk(len(ours))
         state.update(zip(ours, parts))
-    if config.tied and 'embed.weight' in state: state['head.weight'] = state['embed.weight']
+    if config.tied and not scored and 'embed.weight' in state: state['head.weight'] = state['embed.weight']
     return state
 
 # %% ../../nbs/165_hf_format.ipynb #6780acdb
@@ -156,14 +160,15 @@ def _usual_mode(path:Path)->int: # such as 0o644
     finally: probe.unlink(missing_ok=True)
 
 # %% ../../nbs/165_hf_format.ipynb #ca19c83e
-def _readme(model:Transformer)->str: # Markdown
+def _readme(model:Transformer|RewardModel)->str: # Markdown
     "A few words for people."
-    c = model.config
+    c, scored = model.config, isinstance(model, RewardModel)
+    kind, opener = ('reward model', 'SequenceClassification') if scored else ('decoder', 'CausalLM')
     return (
-        f"# A {c.arch}-shaped decoder trained with llmbook\n\n"
+        f"# A {c.arch}-shaped {kind} trained with llmbook\n\n"
         f"{count_parameters(model):,} parameters, {c.n_layer} blocks, width {c.n_embd}, "
         f"{c.n_head} heads, {c.vocab_size} tokens, context {c.block_size}.\n"
-        "Open it with `AutoModelForCausalLM.from_pretrained('.')` and "
+        f"Open it with `AutoModelFor{opener}.from_pretrained('.')` and "
         "`AutoTokenizer.from_pretrained('.')`.\n")
 
 # %% ../../nbs/165_hf_format.ipynb #a25a45cc
@@ -180,7 +185,7 @@ def check_vocabulary(
 
 
 def save_model(
-    model:Transformer, # what to save
+    model:Transformer|RewardModel, # what to save
     tokenizer:Tokenizer|None, # its tokenizer
     folder:Path|str, # where
     dtype:torch.dtype=torch.float32, # of the weights in the file
@@ -189,8 +194,9 @@ def save_model(
     c = model.config
     check_vocabulary(tokenizer, c)
     dtype_name = str(dtype).removeprefix('torch.')
-    ids = saved_ids(tokenizer, model)
-    shape = hf_config(c, dtype_name, ids)
+    ids, scored = saved_ids(tokenizer, model), isinstance(model, RewardModel)
+    if scored: ids = (*ids[:2], model.pad)
+    shape = hf_config(c, dtype_name, ids, scored)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = to_hf(model.state_dict(), c)
@@ -244,12 +250,14 @@ def _read_headers(
 def _check_headers(
     found:dict[str, tuple], # name -> file, shape, type
     config:Config, # shape of the model
+    scored:bool=False, # a reward model?
 )->dict[str, str]: # names to be read, in the file -> transformers'
     "Raises `UserError` unless each weight is there, with the type and the shape that it must have."
-    places = _names_in_file(found, config)
-    missing = _name_table(config).keys() - places.values()
+    places = _names_in_file(found, config, scored)
+    missing = _name_table(config, scored).keys() - places.values()
     if missing: raise UserError(f"a checkpoint of another shape; {min(missing)} is missing")
-    with torch.device('meta'): expected = to_hf(Transformer(config).state_dict(), config)
+    kind = RewardModel if scored else Transformer
+    with torch.device('meta'): expected = to_hf(kind(config).state_dict(), config)
     for name, full_name in places.items():
         _, shape, dtype = found[name]
         wanted = tuple(expected[full_name].shape)
@@ -274,17 +282,19 @@ def _check_head(
 def read_weights(
     folder:Path, # a model's
     config:Config, # its shape
+    scored:bool=False, # a reward model?
 )->dict[str, Tensor]: # our names, in fp32
     "Read weights. Raises `UserError` for other shapes and types, and for NaN or infinity."
     found, tensors = _read_headers(folder), {}
-    for name, full_name in _check_headers(found, config).items():
+    for name, full_name in _check_headers(found, config, scored).items():
         with safe_open(found[name][0], 'pt') as f: w = f.get_tensor(name).float()
         low, high = w.aminmax() # NaN if any is
         if not (low.isfinite() and high.isfinite()):
             raise UserError(f"{name}: holds NaN or infinity; the model is broken, take an older checkpoint")
         tensors[full_name] = w
     state = from_hf(tensors, config)
-    if config.tied and 'lm_head.weight' in found: _check_head(found['lm_head.weight'][0], state['embed.weight'])
+    tied = config.tied and not scored
+    if tied and 'lm_head.weight' in found: _check_head(found['lm_head.weight'][0], state['embed.weight'])
     return state
 
 # %% ../../nbs/165_hf_format.ipynb #3418b1cc

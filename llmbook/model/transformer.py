@@ -135,7 +135,8 @@ def _embed_inputs(
     c = model.config
     start = cache[0].length if cache else 0
     end = start + ids.size(1)
-    _check_length(c, end, positions)
+    in_row = end if positions is None else ids.size(1) # branches of a text may share a cache
+    _check_length(c, in_row, positions)
     if positions is None: positions = torch.arange(start, end, device=ids.device)
     x = model.embed(ids)
     if not c.rotary: return x + model.position_embed(positions), None
