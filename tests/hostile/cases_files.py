@@ -1,4 +1,5 @@
 "Corruptions: files of runs, checkpoints, tokens, tokenizers and weights that are not what they were."
+import json
 import pickle
 
 import numpy as np
@@ -23,6 +24,14 @@ DEEP = '[' * 100_000 + ']' * 100_000
 class Exploit:
     "What a pickle may do to who reads it."
     def __reduce__(self): return (open, ('pwned', 'w'))
+
+
+def with_two_ids_exchanged(text):
+    "A tokenizer that loads, and gives the ids of two letters to one another."
+    tokenizer = json.loads(text)
+    ids = tokenizer['model']['vocab']
+    ids['x'], ids['z'] = ids['z'], ids['x']
+    return json.dumps(tokenizer)
 
 
 def untouched(d, result):
@@ -428,7 +437,7 @@ TOKEN_CASES = [
          command=PRETRAIN.replace(' --model base', '')),
     shards('a fingerprint that is a number', edit(TOKENS, tokenizer=12), words='tokens'),
     shards('the tokenizer of other tokens',
-         lambda d: d.put('tokens/tokenizer.json', (d/'tokens/tokenizer.json').read_text().replace('"Ġa"', '"Ġq"')),
+         lambda d: d.put('tokens/tokenizer.json', with_two_ids_exchanged((d/'tokens/tokenizer.json').read_text('utf-8'))),
            words='tokenizer'),
     shards('no tokenizer beside the tokens', remove('tokens/tokenizer.json'), words='tokenizer'),
     Case('tokens that were rewritten during a run', PRETRAIN,
