@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['answer_prompts', 'exact_match', 'Prompt', 'prompt_of', 'read_prompts', 'answer_file']
 
-# %% ../../nbs/496_answers.ipynb #49600003
+# %% ../../nbs/496_answers.ipynb #d9f6b032
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..text.framing import TextTokenizer, text_tokenizer
 from ..text.rows import _BROKEN
 from ..text.unpack import Skipped, read_lines
 
-# %% ../../nbs/496_answers.ipynb #49600006
+# %% ../../nbs/496_answers.ipynb #093e6aea
 def _template_of(tokenizer:TextTokenizer|ChatTemplate)->ChatTemplate:
     "A tokenizer's chat template, unless it is one already."
     return tokenizer if isinstance(tokenizer, ChatTemplate) else ChatTemplate(text_tokenizer(tokenizer))
@@ -62,7 +62,7 @@ def answer_prompts(
     written = sample_answers(model, ids, n, temperature, samples, seed, top_p, ends, first, batch_size, workers)
     return [_texts(template.tokenizer, answers) for answers in written]
 
-# %% ../../nbs/496_answers.ipynb #49600010
+# %% ../../nbs/496_answers.ipynb #7f01fd52
 def _would_write(
     model:Transformer, # in evaluation mode
     encoded:list[Encoded], # conversations; the answer and its end are asked for
@@ -100,7 +100,7 @@ def exact_match(
     model.train(was_training)
     return right
 
-# %% ../../nbs/496_answers.ipynb #49600014
+# %% ../../nbs/496_answers.ipynb #70658f5d
 class Prompt(NamedTuple):
     "What a model is asked."
     id: str              # of the row, or the file and the row's number
@@ -135,7 +135,7 @@ def prompt_of(
     *messages, last = found.messages
     return Prompt(found.id, messages, last['content'] if own else None, where)
 
-# %% ../../nbs/496_answers.ipynb #49600018
+# %% ../../nbs/496_answers.ipynb #63b26177
 def _line_rows(path:Path, skipped:Skipped)->Iterator:
     "A row per line of a text file; an empty line is none."
     for number, line in read_lines(path, skipped):
@@ -172,7 +172,7 @@ def _encode_prompts(
     kind, n = skipped.most_common(1)[0]
     raise UserError(f"no prompt is left to answer ({kind}: {n:,}, the first: {skipped.first[kind]})")
 
-# %% ../../nbs/496_answers.ipynb #49600022
+# %% ../../nbs/496_answers.ipynb #a66c4564
 def _check_out(
     out:str, # as it was typed
     prompts:str, # the file that is read
@@ -211,7 +211,7 @@ def _load_chat(
     except UserError as e: raise UserError(f"{e}; without one, --prompt continues a text") from None
     return decoder.to('cuda' if torch.cuda.is_available() else 'cpu'), template
 
-# %% ../../nbs/496_answers.ipynb #49600023
+# %% ../../nbs/496_answers.ipynb #d48ac55e
 _SMALL = 50_000_000 # parameters up to which a process per core is faster than one with many threads
 
 def answer_file(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Encoded', 'ChatTemplate', 'ShownMask', 'show_mask', 'encode_conversations', 'ChatStore']
 
-# %% ../../nbs/494_chat_template.ipynb #b3bbe458
+# %% ../../nbs/494_chat_template.ipynb #0bc8b913
 import html
 import re
 import sys
@@ -25,7 +25,7 @@ from ..fields import _shown
 from ..text.framing import TextTokenizer
 from ..text.unpack import Skipped
 
-# %% ../../nbs/494_chat_template.ipynb #14591215
+# %% ../../nbs/494_chat_template.ipynb #92003da1
 def _first_token(encoding, text:str, begin:int, special:set[int], ids_of:Callable)->int:
     "The number of an answer's first token. Raises `RowFault` if it holds a part of the prompt."
     ids, starts = encoding.ids, [start for start, _ in encoding.offsets]
@@ -46,7 +46,7 @@ def _stop_token(encoding, first:int, end:int, tokenizer:TextTokenizer)->int:
     problem = f"the chat template ends an answer without the stop token {names}"
     raise RowFault('rows whose answer has no stop token', problem + "; name its end mark as eos_token")
 
-# %% ../../nbs/494_chat_template.ipynb #3bc7ebe0
+# %% ../../nbs/494_chat_template.ipynb #19b18d86
 class Encoded(NamedTuple):
     "A conversation as tokens."
     ids: list[int]
@@ -139,9 +139,9 @@ class ChatTemplate:
                 asked[first:stop] = [True] * (stop - first)
         except RowFault as fault: return fault
         if not all(asked[1:]): return Encoded(encoding.ids, asked)
-        return RowFault('rows with a full mask', "every token is learned, and nothing is a question; add one")
+        return RowFault('rows with a full mask', "every token is learned and none is asked; add a question")
 
-# %% ../../nbs/494_chat_template.ipynb #9b9b036d
+# %% ../../nbs/494_chat_template.ipynb #4dc62d52
 class ShownMask:
     "Tokens, of which the learned ones are coloured: as HTML in a notebook, by codes in a terminal."
     def __init__(self,
@@ -176,7 +176,7 @@ def show_mask(
     texts = [template.tokenizer.decode([i], skip_special_tokens=False) for i in ids]
     return ShownMask(list(zip(texts, asked)))
 
-# %% ../../nbs/494_chat_template.ipynb #b54a4ff4
+# %% ../../nbs/494_chat_template.ipynb #eec9f0bc
 def _length_fault(tokens:int, block_size:int)->RowFault|None:
     "A fault if a conversation has more tokens than a model reads."
     if tokens <= block_size: return None
