@@ -1,6 +1,5 @@
 "Chat templates: where answers are, which tokens are learned, and that packing changes nothing."
 import json
-import time
 from functools import cache
 from itertools import groupby
 
@@ -90,9 +89,12 @@ def test_ids_are_those_of_transformers(name, tmp_path):
         assert encoded.asked[len(prompt)] and not encoded.asked[len(prompt) - 1]
 
 
-GENERATION = {name: text.replace(SAID + end,
-                                 pick('{% generation %}' + SAID + end + '{% endgeneration %}', SAID + end) + "{{ '' }}")
-              for name, text, end in (('chatml', CHATML, '<|im_end|>'), ('llama', LLAMA.replace(' | trim', ''), '<|eot_id|>'))}
+def marked(template, end): # as transformers wants answers marked; the last mark keeps the line break behind it
+    said = SAID + end
+    return template.replace(said, pick('{% generation %}' + said + '{% endgeneration %}', said) + "{{ '' }}")
+
+
+GENERATION = {'chatml': marked(CHATML, '<|im_end|>'), 'llama': marked(LLAMA.replace(' | trim', ''), '<|eot_id|>')}
 
 
 @pytest.mark.parametrize('name', GENERATION)
@@ -136,42 +138,40 @@ def broken(template, **changes): return ChatTemplate(with_template(template, **c
 TURN, PROMPT = '<|{{ m.role }}|>' + SAID + '<|end|>', '<|assistant|>'
 NO_SYSTEM = each("{% if m.role != 'system' %}" + TURN + '{% endif %}', PROMPT)
 NUMBER = talk((U, '7'), (A, '8'))
-REFUSED = {
-    'no system': (NO_SYSTEM, CHAT, 'leaves out the system turn, or changes it',
-                  'rows whose system turn the chat template leaves out'),
-    'a system turn that another turn repeats':
-        (NO_SYSTEM, talk((S, 'x'), (U, 'x x'), (A, 'x')), 'the system turn',
-         'rows whose system turn the chat template leaves out'),
-    'no thoughts': (each("<|{{ m.role }}|>{{ m.content.split('/')[-1] }}<|end|>", PROMPT), talk((U, 'u'), (A, 'let me/see')),
-                    'leaves out the assistant turn, or changes it', 'rows whose assistant turn the chat template leaves out'),
-    'last is other': (each("{{ '<|sep|>' if loop.last }}" + TURN, PROMPT), CHAT, 'once others follow', None),
-    'an end once': (each('<|{{ m.role }}|>' + SAID, PROMPT) + "{% if not add_generation_prompt %}<|end|>{% endif %}", CHAT,
-                    'once others follow', None),
-    'no prompt': (each(TURN), CHAT, r'no generation prompt for "<|assistant|>"', None),
-    'no prompt in words': (each('{{ m.role }}:' + SAID + '<|end|>'), CHAT, 'no generation prompt for "assistant:"', None),
-    'another prompt': (each(TURN, '<|think|>'), CHAT, r'asks for answers with "<\|think\|>"', None),
-    'no end': (each('<|{{ m.role }}|>' + SAID, PROMPT), NUMBER, r'without the stop token <\|end\|>;',
-               'rows whose answer has no stop token'),
-    'another end': (CHATML, NUMBER, r'without the stop token <\|end\|>;', 'rows whose answer has no stop token'),
-    'a space': (each('{{ m.role }}: ' + SAID + '<|end|>', 'assistant: '), talk((U, 'u'), (A, 'In')),
-                'holds the end of its prompt, ".*: "',
-                'rows whose answer begins inside a token'),
-    'all': (each(SAID + pick('<|end|>', '')), NUMBER, 'every token is learned', 'rows with a full mask'),
-    'nothing': (each(TURN, PROMPT), CHAT[:2], 'nothing is learned', 'rows with an empty mask'),
-    'no question': (each(TURN, PROMPT), CHAT[-1:], 'an answer comes first', 'rows without a question'),
-    'its own words': ("{{ raise_exception('no\n such role') }}", CHAT, 'the chat template refuses: no such role$',
-                      'rows that the chat template refuses'),
-    'not Jinja': ('{% for m in %}', CHAT, 'refuses: ', 'rows that the chat template refuses'),
-    'no end of work': ('{% for i in range(10**9) %}x{% endfor %}', CHAT, 'refuses: Range too big',
-                       'rows that the chat template refuses'),
-    'an attack': ("{{ messages.__class__.__mro__ }}", CHAT, 'refuses: ', 'rows that the chat template refuses')}
+BY_TURNS, REFUSES = 'does not write turn by turn', 'the chat template refuses'
+REFUSED = { # template, conversation, words, kind
+    'no system': (NO_SYSTEM, CHAT, 'leaves out the system turn, or changes it', 'whose system turn the chat template leaves out'),
+    'a system turn that is found in another': (
+        NO_SYSTEM, talk((S, 'x'), (U, 'x x'), (A, 'x')), 'the system turn', 'whose system turn the chat template leaves out'),
+    'no thoughts': (
+        each("<|{{ m.role }}|>{{ m.content.split('/')[-1] }}<|end|>", PROMPT), talk((U, 'u'), (A, 'let me/see')),
+        'leaves out the assistant turn, or changes it', 'whose assistant turn the chat template leaves out'),
+    'last is other': (each("{{ '<|sep|>' if loop.last }}" + TURN, PROMPT), CHAT, 'once others follow', BY_TURNS),
+    'an end once': (
+        each('<|{{ m.role }}|>' + SAID, PROMPT) + "{% if not add_generation_prompt %}<|end|>{% endif %}", CHAT,
+        'once others follow', BY_TURNS),
+    'no prompt': (each(TURN), CHAT, r'no generation prompt for "<\|assistant\|>"', BY_TURNS),
+    'no prompt in words': (each('{{ m.role }}:' + SAID + '<|end|>'), CHAT, 'no generation prompt for "assistant:"', BY_TURNS),
+    'another prompt': (each(TURN, '<|think|>'), CHAT, r'asks for answers with "<\|think\|>"', BY_TURNS),
+    'no end': (each('<|{{ m.role }}|>' + SAID, PROMPT), NUMBER, r'without the stop token <\|end\|>;', 'has no stop token'),
+    'another end': (CHATML, NUMBER, r'without the stop token <\|end\|>;', 'has no stop token'),
+    'a space': (
+        each('{{ m.role }}: ' + SAID + '<|end|>', 'assistant: '), talk((U, 'u'), (A, 'In')),
+        'holds the end of its prompt, ".*: "', 'begins inside a token'),
+    'all': (each(SAID + pick('<|end|>', '')), NUMBER, 'every token is learned', 'with a full mask'),
+    'nothing': (each(TURN, PROMPT), CHAT[:2], 'nothing is learned', 'with an empty mask'),
+    'no question': (each(TURN, PROMPT), CHAT[-1:], 'an answer comes first', 'without a question'),
+    'its own words': ("{{ raise_exception('no\n such role') }}", CHAT, 'refuses: no such role$', REFUSES),
+    'not Jinja': ('{% for m in %}', CHAT, 'refuses: ', REFUSES),
+    'no end of work': ('{% for i in range(10**9) %}x{% endfor %}', CHAT, 'refuses: Range too big', REFUSES),
+    'an attack': ("{{ messages.__class__.__mro__ }}", CHAT, 'refuses: ', REFUSES)}
 
 
 @pytest.mark.parametrize('name', REFUSED)
 def test_a_mask_that_would_teach_a_fault_is_refused(name):
     template, chat, words, kind = REFUSED[name]
     with pytest.raises(RowFault, match=words) as e: broken(template).encode(chat)
-    assert '\n' not in str(e.value) and e.value.kind == (kind or 'rows that the chat template does not write turn by turn')
+    assert '\n' not in str(e.value) and e.value.kind.startswith('rows ') and e.value.kind.endswith(kind)
 
 
 def test_a_prompt_is_checked_too():
@@ -206,13 +206,12 @@ def test_what_is_no_chat_model():
 
 
 def test_where_a_template_may_be():
-    named = json.dumps({'chat_template': [{'name': 'tools', 'template': 'T'}, {'name': 'default', 'template': 'D'}],
-                        'eos_token': {'content': '</s>'}})
-    cases = [({'tokenizer_config.json': named}, 'D'),
-             ({'chat_template.json': '{"chat_template": "C"}', 'tokenizer_config.json': named}, 'C'),
-             ({'chat_template.jinja': 'J', 'tokenizer_config.json': named}, 'J')]
+    several = [{'name': 'tools', 'template': 'T'}, {'name': 'default', 'template': 'D'}]
+    config = {'tokenizer_config.json': json.dumps({'chat_template': several, 'eos_token': {'content': '</s>'}})}
+    cases = [(config, 'D'), (config | {'chat_template.json': '{"chat_template": "C"}'}, 'C'),
+             (config | {'chat_template.jinja': 'J'}, 'J')]
     for files, text in cases: assert chat_renderer(with_template('', files=files))(CHAT) == text
-    eos = with_template('', files={'chat_template.jinja': '{{ eos_token }}{{ bos_token }}', 'tokenizer_config.json': named})
+    eos = with_template('', files=config | {'chat_template.jinja': '{{ eos_token }}{{ bos_token }}'})
     assert chat_renderer(eos)(CHAT) == '</s><|begin|>'
     with pytest.raises(UserError, match='chat_template.json: not readable as JSON'):
         chat_renderer(with_template('', files={'chat_template.json': '{'}))
@@ -250,16 +249,15 @@ def test_too_long_is_refused_or_counted_and_nothing_left_is_an_error():
     template, lengths = ChatTemplate(book()), [len(ChatTemplate(book()).encode(c.messages).ids) for c in some()]
     limit = sorted(lengths)[2]
     longer = next(i for i, n in enumerate(lengths) if n > limit)
-    said = rf'^t.jsonl, row {longer + 1}: {lengths[longer]} tokens, the model reads {limit}; .*--skip-bad'
-    with pytest.raises(UserError, match=said):
+    line = rf'^t.jsonl, row {longer + 1}: {lengths[longer]} tokens, the model reads {limit}; .*--skip-bad'
+    with pytest.raises(UserError, match=line):
         encode_conversations(some(), template, limit)
     skipped = Skipped(lenient=True)
     assert len(encode_conversations(some(), template, limit, skipped)) == 3
     assert skipped == {'rows that are too long': 3} and skipped.first == {'rows that are too long': f't.jsonl, row {longer + 1}'}
     with pytest.raises(UserError, match='no conversation is left to learn from: .* tokens, the model reads 5'):
         encode_conversations(some(), template, 5, Skipped(lenient=True))
-    with pytest.raises(UserError, match='no conversation is left to learn from: there was none'): encode_conversations([],
-        template, 5)
+    with pytest.raises(UserError, match='left to learn from: there was none'): encode_conversations([], template, 5)
     forged = Conversation('x', talk((U, '<|end|>'), (A, 'x')), '')
     skipped = Skipped(lenient=True)
     assert len(encode_conversations([*some(), forged], template, 999, skipped)) == 6
@@ -287,8 +285,9 @@ def rows_of(encoded, block_size):
 
 
 @cache
-def tiny(): return Transformer(config_for('nano', book().vocab_size, block_size=512, n_layer=2, n_embd=32, n_head=2,
-                                          n_kv_head=1), 0).double()
+def tiny():
+    config = config_for('nano', book().vocab_size, block_size=512, n_layer=2, n_embd=32, n_head=2, n_kv_head=1)
+    return Transformer(config, 0).double()
 
 
 def gradient(batches):
@@ -330,11 +329,3 @@ def test_a_token_moves_its_own_conversation_alone_and_padding_moves_nothing():
     second = int((segments == 2).nonzero()[0])
     assert (segments[moved(second)] == 2).all() and len(moved(second))
     assert not len(moved(int((segments == 0).nonzero()[0])))
-
-
-def test_ten_thousand_conversations_take_seconds():
-    chats = [Conversation(str(i), [*CHAT[1:4], say(A, f'In the barn {i}.')], '') for i in range(2000)]
-    template = ChatTemplate(book())
-    began = time.process_time()
-    assert len(encode_conversations(chats, template, 64)) == 2000
-    assert time.process_time() - began < 2 # ten thousand in ten, on a slow machine

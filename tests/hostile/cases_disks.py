@@ -5,7 +5,7 @@ import signal
 
 from .cases_files import UNFINISHED
 from .cases_signals import LONG, ROWS, no_leftovers
-from .harness import Case, link, mount, once_log_has, once_there
+from .harness import Case, link, mount, once_log_has, once_there, put
 from .templates import BOOK, PRETRAIN
 
 SMALL = mount('disk', 'size=64k')
@@ -88,6 +88,8 @@ FULL_CASES = [
          lambda d: d.server.run('report --runs run --out disk/page.html', d), fill('disk'), needs='run'),
     full('a full disk for results', 'evaluate --model model --tasks text --text short.txt --out disk/figures',
          mount('disk', 'size=8k'), fill('disk')),
+    full('a full disk for answers', 'generate --model model --prompts ask.txt --out disk/answers.jsonl',
+         put('ask.txt', 'A lamp?\n' * 99), mount('disk', 'size=8k'), fill('disk')),
     full('a full disk for the text of `llmbook run`', 'run --stories 600 --steps 2 --out disk/out',
          mount('disk', 'size=200k'), new='disk/out/*',
          seconds=60),

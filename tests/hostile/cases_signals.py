@@ -2,7 +2,7 @@
 from signal import (SIGABRT, SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGSEGV, SIGSTOP, SIGTERM,
                     SIGUSR1, SIGWINCH)
 
-from .harness import LEFTOVER, Case, after, made, once_log_has, once_said, once_there
+from .harness import LEFTOVER, Case, after, made, once_log_has, once_said, once_there, put
 from .templates import BOOK, LONG, PRETRAIN
 
 DONE = 'long: done'
@@ -85,6 +85,8 @@ CORPUS, STAGED = 'corpus --docs 200000 --out out', '**/*documents.jsonl*'
 SMALL = (('corpus --docs 200000 --out out'.replace('200000', '5'), '5 documents'),)
 TOKENS = f'tokens --text {ROWS} --tokenizer tokenizer --out out'
 TOKENIZER = f'tokenizer --text {ROWS} --vocab-size 600 --out out'
+ANSWERS = 'generate --model model --prompts ask.txt --samples 4000 --out answers.jsonl'
+ASKED = put('ask.txt', 'A lamp.\n' * 99)
 WORLD = 'evaluate --model model --tasks world --docs 300'
 OTHER_CASES = [
     work('SIGTERM in a corpus', CORPUS, once_there(STAGED, SIGTERM), 143, 'SIGTERM', 'nothing was saved', then=SMALL,
@@ -107,6 +109,8 @@ OTHER_CASES = [
          then=((TOKENIZER, 'merges'),)),
     work('Ctrl-C while a model writes', 'generate --model model --n 60 --samples 4000', after(0.7, SIGINT), (0, 130)),
     work('SIGTERM while a model writes', 'generate --model model --n 60 --samples 4000', after(0.7, SIGTERM), (0, 143)),
+    work('Ctrl-C while a model answers a file', ANSWERS, after(1.0, SIGINT), 130, 'nothing was saved', prepare=ASKED),
+    work('SIGTERM while processes answer a file', ANSWERS, after(6.0, SIGTERM), 143, 'SIGTERM', prepare=ASKED),
     work('SIGTERM while a model is measured', WORLD, after(1.0, SIGTERM), 143, 'SIGTERM'),
     work('Ctrl-C while a model is measured', WORLD, after(1.0, SIGINT), 130),
     work('SIGHUP while a model is measured', WORLD, after(1.0, SIGHUP), 129),
