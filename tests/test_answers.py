@@ -54,8 +54,8 @@ def test_texts_of_answers(model, template):
     prompts = [[user(text)] for text in QUESTIONS]
     ids = [template.prompt_ids(messages) for messages in prompts]
     written = sample_answers(model, ids, 8, 1.0, 2, 3, ends=template.tokenizer.ends)
-    texts = [[template.tokenizer.decode([i for i in answer if i not in template.tokenizer.ends]) for answer in both]
-             for both in written]
+    def text(ids): return template.tokenizer.decode([i for i in ids if i not in template.tokenizer.ends])
+    texts = [[text(answer) for answer in both] for both in written]
     assert answer_prompts(model, template, prompts, 8, 1.0, 2, seed=3) == texts
     assert answer_prompts(model, template.tokenizer, prompts[2:3], 8, 1.0, 2, seed=3, first=2) == texts[2:3]
 
@@ -72,8 +72,8 @@ class Bigram(nn.Module):
 
 
 def test_an_exact_answer_ends_where_it_should(template):
-    [said] = template.tokenizer.encode_texts(['the mill'])
-    ids = template.prompt_ids([user('Mira?')])[-1:] + said + [template.tokenizer.ends[0]]
+    tokenizer = template.tokenizer
+    ids = [template.prompt_ids([user('Mira?')])[-1], *tokenizer.encode_texts(['the mill'])[0], tokenizer.ends[0]]
     model = Bigram(zip(ids, ids[1:]))
     right = {'the mill': True, 'the lamp': False, 'the': False, 'the mill the mill': False, 'mill': False}
     for answer, is_right in right.items():
@@ -83,7 +83,8 @@ def test_an_exact_answer_ends_where_it_should(template):
     long = [user('the lamp was in ' * 20), assistant('the mill')]
     assert exact_match(model, template, [long, [user('Mira?'), assistant('the mill')]]) == [False, True] # and no error
     assert exact_match(model, template, []) == []
-    with pytest.raises(UserError, match='special token'): exact_match(model, template, [[user('<|end|>'), assistant('a')]])
+    with pytest.raises(UserError, match='special token'):
+        exact_match(model, template, [[user('<|end|>'), assistant('a')]])
 
 
 @torch.no_grad()
@@ -96,8 +97,8 @@ def test_exact_answers_of_a_batch_are_those_of_each_alone(model, template):
         for part in range(1, 5):
             ending = answer[:part] + ([7] if i % 2 else [])
             encoded.append(Encoded(ids + ending, [False] * len(ids) + [True] * len(ending)))
-    expected = [all(model(torch.tensor([e.ids[:i]]))[0, -1].argmax() == e.ids[i] for i in range(len(e.ids)) if e.asked[i])
-                for e in encoded]
+    def likeliest(ids): return model(torch.tensor([ids]))[0, -1].argmax()
+    expected = [all(likeliest(e.ids[:i]) == e.ids[i] for i in range(len(e.ids)) if e.asked[i]) for e in encoded]
     assert answers._would_write(model, encoded) == expected and 5 < sum(expected) < 15
 
 
@@ -123,13 +124,13 @@ def test_rows_of_every_form_are_prompts(row, said, answer):
     assert json.dumps(row) == before
 
 
-@pytest.mark.parametrize('row', [5, None, [], {}, {'text': 'a', 'source': 'world'}, {'prompt': ''}, {'prompt': None},
-                                 {'prompt': 5}, {'prompt': []},
-                                 {'prompt': ['a']}, {'messages': 'a'}, {'messages': [assistant('a')]},
-                                 {'messages': [{'role': 'x', 'content': 'a'}]},
-                                 {'messages': [user('a'), user('b')]}, {'messages': [{'role': 'system', 'content': 'a'}]},
-                                 {'instruction': ''},
-                                 {'prompt': '\ud83d'}, {'messages': [user('a'), assistant(' ')]}], ids=str)
+BAD = [5, None, [], {}, {'text': 'a', 'source': 'world'}, {'prompt': ''}, {'prompt': None}, {'prompt': 5}, {'prompt': []},
+       {'prompt': ['a']}, {'prompt': '\ud83d'}, {'instruction': ''}, {'messages': 'a'}, {'messages': [assistant('a')]},
+       {'messages': [{'role': 'x', 'content': 'a'}]}, {'messages': [user('a'), user('b')]},
+       {'messages': [{'role': 'system', 'content': 'a'}]}, {'messages': [user('a'), assistant(' ')]}]
+
+
+@pytest.mark.parametrize('row', BAD, ids=str)
 def test_bad_rows_are_named_or_counted(row):
     with pytest.raises(UserError, match='^a.jsonl, row 3: '): prompt_of(row, 'a.jsonl, row 3')
     skipped = Skipped(lenient=True)
@@ -154,21 +155,22 @@ def test_files_of_prompts(tmp_path):
 
 
 def test_the_command_answers_a_file(folder, model, template, tmp_path, capsys):
-    rows = [{'id': 'a', 'prompt': 'where is the lamp?'},
-            {'messages': [user('Mira?'), assistant('yes'), user('the boat'), assistant('Odo')]}]
+    "On the screen or in a file, which is made with its folder."
+    turns = [user('Mira?'), assistant('yes'), user('the boat'), assistant('Odo')]
+    rows = [{'id': 'a', 'prompt': 'where is the lamp?'}, {'messages': turns}]
     write_jsonl(tmp_path/'ask.jsonl', rows)
     ask = ['generate', '--model', str(folder), '--prompts', str(tmp_path/'ask.jsonl'), '--n', '6']
     with pytest.raises(SystemExit, match='0'): main([*ask, '--temperature', '0'])
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    prompts = [[user(rows[0]['prompt'])], rows[1]['messages'][:-1]]
+    prompts = [[user(rows[0]['prompt'])], turns[:-1]]
     greedy = [texts[0] for texts in answer_prompts(model, template, prompts, 6)]
     assert printed == [{'id': 'a', 'prompt': 'where is the lamp?', 'answer': greedy[0]},
                        {'id': f"{tmp_path/'ask.jsonl'}, row 2", 'prompt': prompts[1], 'answer': greedy[1], 'reference': 'Odo'}]
-    with pytest.raises(SystemExit, match='0'): main([*ask, '--samples', '3', '--seed', '4', '--out',
-                                                     str(tmp_path/'new/out.jsonl')])
+    out = str(tmp_path/'new/out.jsonl')
+    with pytest.raises(SystemExit, match='0'): main([*ask, '--samples', '3', '--seed', '4', '--out', out])
     assert '6 answers to 2 prompts' in capsys.readouterr().out
     written = list(read_jsonl(tmp_path/'new/out.jsonl'))
-    assert [(row['id'][-1], row['sample']) for row in written] == [('a', 0), ('a', 1), ('a', 2), ('2', 0), ('2', 1), ('2', 2)]
+    assert [(row['id'][-1], row['sample']) for row in written] == [(name, i) for name in 'a2' for i in range(3)]
     drawn = answer_prompts(model, template, prompts, 6, 0.8, 3, seed=4, top_p=0.95)
     assert [row['answer'] for row in written] == [*drawn[0], *drawn[1]]
 
@@ -180,13 +182,13 @@ def test_an_interrupted_command_leaves_no_half_file(folder, tmp_path):
         yield next(iter(rows))
         raise KeyboardInterrupt
     rows = answers._answer_rows
-    with patch.object(answers, '_answer_rows',
-                      lambda *args: stopped(rows(*args))), pytest.raises(KeyboardInterrupt): answer_file(**ask)
+    with patch.object(answers, '_answer_rows', lambda *args: stopped(rows(*args))), pytest.raises(KeyboardInterrupt):
+        answer_file(**ask)
     assert [p.name for p in tmp_path.iterdir()] == ['ask.txt']
     answer_file(**ask)
     before = (tmp_path/'out.jsonl').read_bytes()
-    with patch.object(answers, 'sample_answers',
-                      side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt): answer_file(**ask, seed=1)
+    with patch.object(answers, 'sample_answers', side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        answer_file(**ask, seed=1)
     assert (tmp_path/'out.jsonl').read_bytes() == before
     answer_file(**ask, seed=1) # its own file is replaced
     assert (tmp_path/'out.jsonl').read_bytes() != before and len(list(tmp_path.iterdir())) == 2
@@ -236,6 +238,13 @@ def without_template(folder, place):
     (place/'manifest.json').unlink(missing_ok=True)
     text = (place/'tokenizer.json').read_text()
     (place/'tokenizer.json').write_text(text.replace('<|user|>', '<|USER|>'))
+
+
+def test_a_prompt_leaves_room_for_one_token(template):
+    prompt = prompt_of({'prompt': 'the lamp was in the mill'}, 'a.jsonl, row 1')
+    size = len(template.prompt_ids(prompt.messages))
+    with pytest.raises(UserError, match=f'row 1: {size} tokens'): answers._encode_prompts([prompt], template, size, Skipped())
+    assert len(answers._encode_prompts([prompt], template, size + 1, Skipped())) == 1
 
 
 def test_bad_rows_are_left_out_if_asked(folder, tmp_path, capsys):

@@ -16,9 +16,9 @@ GOLDEN = [0.892252, 0.856586, 0.995776] # the numbers of (0, 3, 1) at the first 
 
 
 def model_of(name, block_size=40):
-    shape = dict(vocab_size=50, block_size=block_size, n_layer=2, n_head=4, n_kv_head=4, n_embd=32, n_hidden=48) | SHAPES[name]
-    model = Transformer(Config(**shape), seed=1)
-    for p in model.parameters(): p.data *= 3 if p.ndim > 1 else 1 # sharper scores than those of a fresh model
+    shape = dict(n_layer=2, n_head=4, n_kv_head=4, n_embd=32, n_hidden=48, tied=False) | SHAPES[name]
+    model = Transformer(Config(50, block_size, **shape), seed=1)
+    for p in model.parameters(): p.data *= 8 if p.ndim > 1 else 1 # so that what is looked at matters
     return model.eval()
 
 
@@ -56,6 +56,7 @@ def test_neighbours_change_nothing():
     found = sample_answers(model, prompts, samples=11, **how)
     for size in (5, 16): assert sample_answers(model, prompts, samples=11, **how, batch_size=size) == found
     assert sample_answers(model, prompts[3:5], samples=2, **how, first=3) == [answers[:2] for answers in found[3:5]]
+    assert {len(answers) for answers in found} == {11} and all(ids for answers in found for ids in answers)
     others = [prompts[0], *reversed(prompts[1:])]
     assert sample_answers(model, others, samples=11, **how)[0] == found[0]
     assert sample_answers(model, prompts, samples=11, **how, seed=1) != found
@@ -77,13 +78,12 @@ def test_answers_end_with_the_context(name):
     found = sample_answers(model, prompts, 100, samples=5, temperature=1.0)
     assert [[len(ids) for ids in answers] for answers in found] == [[16 - len(ids)] * 5 for ids in prompts]
     greedy = sample_answers(model, prompts, 100)
-    for ids, [answer] in zip(prompts, greedy): assert generate(model, torch.tensor([ids]), 100, 0)[0,
-        len(ids):].tolist() == answer
-    assert 3 + 5 * 12 > 16
+    alone = [generate(model, torch.tensor([ids]), 100, 0)[0].tolist() for ids in prompts]
+    assert alone == [ids + answer for ids, [answer] in zip(prompts, greedy)]
 
 
 def test_what_has_ended_is_not_computed():
-    model, prompts, read = model_of('llama'), prompts_of(16), []
+    model, prompts, read = model_of('llama'), prompts_of(60), []
     inner = _Branches.read
     def counting(self, model, tokens, i):
         read.append(tokens.numel())
@@ -91,7 +91,7 @@ def test_what_has_ended_is_not_computed():
     ends = tuple(range(5, 25)) # two of five tokens
     with patch.object(_Branches, 'read', counting): found = sample_answers(model, prompts, 30, 1.0, ends=ends)
     needed = sum(len(ids) - 1 for [ids] in found)
-    assert needed <= sum(read) < 1.5 * needed + 4 and read[0] > 2 * read[3] # at most a quarter has ended, and no row comes back
+    assert needed <= sum(read) <= needed * 4 / 3 and read[0] > 2 * read[3] # fewer than a quarter have ended
 
 
 def test_noise_has_an_address():
@@ -125,12 +125,12 @@ def test_the_short_way_to_top_p_keeps_the_same(vocab_size):
         torch.testing.assert_close(kept, keep_top_p(sharp, p).view(8, 5, -1), rtol=0, atol=0)
 
 
-def test_a_model_stays_as_it_was_and_answers_without_dropout_like_parts():
+def test_a_model_stays_as_it_was():
     model = model_of('llama').train()
     sample_answers(model, [[5, 6]], 3)
     assert model.training and not any(p.grad is not None for p in model.parameters())
-    with patch.object(_Branches, 'read', side_effect=RuntimeError), pytest.raises(RuntimeError): sample_answers(model,
-        [[5, 6]], 3)
+    with patch.object(_Branches, 'read', side_effect=RuntimeError), pytest.raises(RuntimeError):
+        sample_answers(model, [[5, 6]], 3)
     assert model.training
     half = nn.Module.bfloat16(model_of('gqa'))
     assert len(sample_answers(half, prompts_of(3), 5, 1.0, 2)[2][1]) == 5

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmbook.cli import main
-from llmbook.cli import VERBS
+from llmbook.cli import INSTEAD, VERBS
 from llmbook.flags import _place, read_flags
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -213,6 +213,7 @@ PATHS = {'run': {'text', 'out'}, 'corpus': {'source', 'out'}, 'tokenizer': {'tex
          'pretrain': {'tokens', 'mix', 'model', 'out'},
          'generate': {'model'}, 'evaluate': {'model', 'text', 'out'},
          'report': {'runs', 'out'}, 'env': set()}
+INSTEAD_PATHS = {'corpus': {'out'}, 'generate': {'model', 'prompts', 'out'}} # of the stage that takes a verb's place
 
 
 def test_flags_that_name_a_path_are_known_by_their_words():
@@ -220,6 +221,9 @@ def test_flags_that_name_a_path_are_known_by_their_words():
     for verb, (module, stage, _) in VERBS.items():
         flags = read_flags(getattr(importlib.import_module(module), stage))
         assert {name for name, flag in flags.items() if _place(flag)} == PATHS[verb], verb
+    for verb, (module, stage, _) in INSTEAD.items():
+        flags = read_flags(getattr(importlib.import_module(module), stage))
+        assert {name for name, flag in flags.items() if _place(flag)} == INSTEAD_PATHS[verb], verb
 
 
 def test_every_verb_says_how_it_ends(capsys):

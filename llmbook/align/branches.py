@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['answer_noise', 'draw_tokens', 'sample_answers']
 
-# %% ../../nbs/495_branches.ipynb #e56a147f
+# %% ../../nbs/495_branches.ipynb #49500003
 # P prompts of a batch, K samples of each, S tokens of the longest prompt, V vocabulary
 import math
 from functools import partial
@@ -22,7 +22,7 @@ from ..model.transformer import Transformer
 from ..progress import Progress
 from ..text.workers import parallel_map
 
-# %% ../../nbs/495_branches.ipynb #f1606874
+# %% ../../nbs/495_branches.ipynb #49500010
 def _prefill(
     model:Transformer, # on any device
     prompts:list[list[int]], # ids, of any lengths
@@ -38,7 +38,7 @@ def _prefill(
     last = hidden[numbers, lengths - 1] # (P,C)
     return model.head(last), lengths, cache
 
-# %% ../../nbs/495_branches.ipynb #313d0d10
+# %% ../../nbs/495_branches.ipynb #49500014
 class _Branches:
     "Prompts, and K samples of each that are written side by side in its row."
     def __init__(self,
@@ -76,7 +76,7 @@ class _Branches:
         seen = self.cache[0].length + tokens.size(1)
         return model(tokens, positions, cache=self.cache, mask=self.mask[..., :seen], causal=False)
 
-# %% ../../nbs/495_branches.ipynb #e233d375
+# %% ../../nbs/495_branches.ipynb #49500022
 def answer_noise(
     seed:int, # of the run
     prompts:list[int], # number of the prompt of each row (P)
@@ -94,7 +94,7 @@ def answer_noise(
             noise[row, k] = np.random.Generator(philox).random(n, np.float32)
     return torch.from_numpy(noise)
 
-# %% ../../nbs/495_branches.ipynb #ce7666a9
+# %% ../../nbs/495_branches.ipynb #49500026
 _FEW = 64 # tokens that are tried before the vocabulary is sorted
 
 def _keep_likely(
@@ -126,7 +126,7 @@ def draw_tokens(
     wanted = noise[..., None] * reached[..., -1:] # below the last, even when rounded
     return torch.searchsorted(reached, wanted, right=True).squeeze(-1)
 
-# %% ../../nbs/495_branches.ipynb #0db2cc05
+# %% ../../nbs/495_branches.ipynb #49500032
 class _Row(NamedTuple):
     "Samples that share a row."
     prompt: int    # its number
@@ -188,7 +188,7 @@ class _Writing:
         self.ended = self.ended[staying]
         return tokens[staying]
 
-# %% ../../nbs/495_branches.ipynb #3e0f1796
+# %% ../../nbs/495_branches.ipynb #49500034
 def _start(
     model:Transformer, # in evaluation mode
     plan:_Plan, # of the run
@@ -223,7 +223,7 @@ def _reached(ids:list[int])->list[int]:
     "What was written before the places that were not reached."
     return ids[:ids.index(-1)] if -1 in ids else ids
 
-# %% ../../nbs/495_branches.ipynb #d3521f07
+# %% ../../nbs/495_branches.ipynb #49500038
 _GROUP = 8 # samples in a row, at most
 _MEMORY = 1 << 30 # bytes of keys and values in a batch
 
