@@ -53,6 +53,9 @@ def fused_attend(
     causal:bool=False, # look back only; the queries are the last T of the S positions
 )->Tensor: # mixed values (B,H,T,D)
     "`attend` in one kernel, which never stores the (T,S) scores."
+    if q.device.type == 'cpu' and torch.is_autocast_enabled('cpu'):
+        with torch.autocast('cpu', enabled=False):
+            return fused_attend(q.float(), k.float(), v.float(), mask, causal)
     T = q.size(-2)
     S = k.size(-2)
     if causal and mask is None and T == S:
