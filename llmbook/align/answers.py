@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['answer_prompts', 'exact_match', 'Prompt', 'prompt_of', 'read_prompts', 'answer_file']
 
-# %% ../../nbs/496_answers.ipynb #d9f6b032
+# %% ../../nbs/496_answers.ipynb #49600003
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..text.framing import TextTokenizer, text_tokenizer
 from ..text.rows import _BROKEN
 from ..text.unpack import Skipped, read_lines
 
-# %% ../../nbs/496_answers.ipynb #093e6aea
+# %% ../../nbs/496_answers.ipynb #49600006
 def _template_of(tokenizer:TextTokenizer|ChatTemplate)->ChatTemplate:
     "A tokenizer's chat template, unless it is one already."
     return tokenizer if isinstance(tokenizer, ChatTemplate) else ChatTemplate(text_tokenizer(tokenizer))
@@ -62,7 +62,7 @@ def answer_prompts(
     written = sample_answers(model, ids, n, temperature, samples, seed, top_p, ends, first, batch_size, workers)
     return [_texts(template.tokenizer, answers) for answers in written]
 
-# %% ../../nbs/496_answers.ipynb #7f01fd52
+# %% ../../nbs/496_answers.ipynb #49600010
 def _would_write(
     model:Transformer, # in evaluation mode
     encoded:list[Encoded], # conversations; the answer and its end are asked for
@@ -71,7 +71,8 @@ def _would_write(
     device = next(model.parameters()).device
     ids = pad_sequence([torch.tensor(e.ids) for e in encoded], batch_first=True).to(device) # (P,T)
     asked = pad_sequence([torch.tensor(e.asked) for e in encoded], batch_first=True).to(device)
-    hidden, wanted = model.hidden(ids[:, :-1]), asked[:, 1:]
+    hidden = model.hidden(ids[:, :-1])
+    wanted = asked[:, 1:]
     wrong = model.head(hidden[wanted]).argmax(-1) != ids[:, 1:][wanted]
     misses = torch.zeros(len(ids), dtype=torch.long, device=device)
     misses.index_add_(0, wanted.nonzero()[:, 0], wrong.long())
@@ -96,11 +97,12 @@ def exact_match(
     model.eval()
     for start in range(0, len(order), batch_size):
         chunk = order[start:start + batch_size]
-        for i, would in zip(chunk, _would_write(model, [encoded[i] for i in chunk])): right[i] = would
+        for i, would in zip(chunk, _would_write(model, [encoded[i] for i in chunk])):
+            right[i] = would
     model.train(was_training)
     return right
 
-# %% ../../nbs/496_answers.ipynb #70658f5d
+# %% ../../nbs/496_answers.ipynb #49600014
 class Prompt(NamedTuple):
     "What a model is asked."
     id: str              # of the row, or the file and the row's number
@@ -117,10 +119,12 @@ def _answered(row:dict)->tuple[dict, bool]: # a row with an answer; is the answe
         if not isinstance(turns, list): continue
         last = turns[-1] if turns and isinstance(turns[-1], dict) else {}
         own = last.get('role', last.get('from')) in ('assistant', 'gpt')
-        if not own: turns = [*turns, {'role': 'assistant', 'content': _DOT}]
+        if not own:
+            turns = [*turns, {'role': 'assistant', 'content': _DOT}]
         return {'id': row.get('id'), 'system': row.get('system'), 'messages': turns}, own
     for question, answer in (('prompt', 'completion'), ('instruction', 'output')):
-        if question in row: return ({answer: _DOT} | row), answer in row
+        if question in row:
+            return ({answer: _DOT} | row), answer in row
     return row, True
 
 def prompt_of(
@@ -135,9 +139,9 @@ def prompt_of(
     *messages, last = found.messages
     return Prompt(found.id, messages, last['content'] if own else None, where)
 
-# %% ../../nbs/496_answers.ipynb #63b26177
+# %% ../../nbs/496_answers.ipynb #49600018
 def _line_rows(path:Path, skipped:Skipped)->Iterator:
-    "A row per line of a text file; an empty line is none."
+    "A row per line of a text file; an empty line gives no prompt."
     for number, line in read_lines(path, skipped):
         text = ''
         try: text = (line or b'').decode().strip()
@@ -146,7 +150,8 @@ def _line_rows(path:Path, skipped:Skipped)->Iterator:
         yield {'prompt': text} if text else _BROKEN
 
 def read_prompts(
-    path:Path|str, # .txt with a prompt per line, or rows in .jsonl, .json or .parquet; may be packed, but for .parquet
+    # .txt with a prompt per line, or rows in .jsonl, .json or .parquet; may be packed, but for .parquet
+    path:Path|str,
     skipped:Skipped|None=None, # counts what is bad; None is strict
 )->Iterator[Prompt]:
     "The prompts of a file. Raises `UserError` if it has none, and, if strict, for a bad row."
@@ -161,7 +166,8 @@ def _encode_prompts(
     "Prompts with their ids. Raises `UserError` if none is left."
     encoded = []
     for prompt in prompts:
-        fault, ids = None, []
+        fault = None
+        ids = []
         try: ids = template.prompt_ids(prompt.messages)
         except RowFault as e: fault = e
         if len(ids) >= block_size:
@@ -172,7 +178,7 @@ def _encode_prompts(
     kind, n = skipped.most_common(1)[0]
     raise UserError(f"no prompt is left to answer ({kind}: {n:,}, the first: {skipped.first[kind]})")
 
-# %% ../../nbs/496_answers.ipynb #a66c4564
+# %% ../../nbs/496_answers.ipynb #49600022
 def _check_out(
     out:str, # as it was typed
     prompts:str, # the file that is read
@@ -198,7 +204,8 @@ def _answer_rows(prompts:list[Prompt], answers:list[list[str]])->Iterator[dict]:
         for sample, text in enumerate(texts):
             row = {'id': prompt.id, 'prompt': asked, 'answer': text}
             if len(texts) > 1: row['sample'] = sample
-            if prompt.answer is not None: row['reference'] = prompt.answer
+            if prompt.answer is not None:
+                row['reference'] = prompt.answer
             yield row
 
 def _load_chat(
@@ -206,23 +213,28 @@ def _load_chat(
 )->tuple[Transformer, ChatTemplate]:
     "A model, on a GPU if there is one, and its chat template."
     decoder, tokenizer = load_model(folder)
-    if tokenizer is None: raise UserError(f"{folder}: no tokenizer in it")
+    if tokenizer is None:
+        raise UserError(f"{folder}: no tokenizer in it")
     try: template = ChatTemplate(text_tokenizer(tokenizer), folder)
     except UserError as e: raise UserError(f"{e}; without one, --prompt continues a text") from None
     return decoder.to('cuda' if torch.cuda.is_available() else 'cpu'), template
 
-# %% ../../nbs/496_answers.ipynb #d48ac55e
+# %% ../../nbs/496_answers.ipynb #49600023
 _SMALL = 50_000_000 # parameters up to which a process per core is faster than one with many threads
 
 def answer_file(
     model:str, # run or model folder
-    prompts:str|None=None, # file of prompts to answer in the chat template: .txt with one per line, or rows in .jsonl
+    # file of prompts to answer in the chat template: .txt with one per line, or rows in .jsonl
+    prompts:str|None=None,
     n:Annotated[int, at_least(1)]=200, # maximum number of new tokens
-    temperature:Annotated[float, at_least(0)]=0.8, # sampling temperature; 0 takes the likeliest token each time
-    top_p:Annotated[float, above(0), at_most(1)]|None=0.95, # choose among the likeliest tokens whose probabilities add up to this
+    # sampling temperature; 0 takes the likeliest token each time
+    temperature:Annotated[float, at_least(0)]=0.8,
+    # choose among the likeliest tokens whose probabilities add up to this
+    top_p:Annotated[float, above(0), at_most(1)]|None=0.95,
     samples:Annotated[int, between(1, 10_000)]=1, # number of answers to each prompt
     seed:Annotated[int, SEED]=0, # random seed of the draws
-    skip_bad:bool=False, # with --prompts: leave out and count bad rows, instead of stopping at the first
+    # with --prompts: leave out and count bad rows, instead of stopping at the first
+    skip_bad:bool=False,
     out:str|None=None, # with --prompts: .jsonl file for the answers; without it they are printed
 )->list[dict]: # rows with id, prompt and answer
     """Answer the prompts of a file in the model's chat template.
@@ -230,7 +242,8 @@ def answer_file(
     Rows of --prompts have prompt (a text or messages), messages, or instruction and input. Each answer is a row of
     JSON with id, prompt and answer, with sample if there are several, and with reference if the row had an answer."""
     check_ranges(answer_file, locals())
-    if prompts is None: raise UserError("--prompts is missing; give a file with a prompt per line")
+    if prompts is None:
+        raise UserError("--prompts is missing; give a file with a prompt per line")
     path = None if out is None else _check_out(out, prompts)
     skipped = Skipped(lenient=skip_bad)
     found = list(read_prompts(prompts, skipped))

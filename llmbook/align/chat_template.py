@@ -28,7 +28,8 @@ from ..text.unpack import Skipped
 # %% ../../nbs/494_chat_template.ipynb #92003da1
 def _first_token(encoding, text:str, begin:int, special:set[int], ids_of:Callable)->int:
     "The number of an answer's first token. Raises `RowFault` if it holds a part of the prompt."
-    ids, starts = encoding.ids, [start for start, _ in encoding.offsets]
+    ids = encoding.ids
+    starts = [start for start, _ in encoding.offsets]
     earlier = range(bisect_left(starts, begin) - 1, -1, -1)
     mark = next((i for i in earlier if ids[i] in special), 0) # the last one before the answer
     prompt = ids_of(text[starts[mark]:begin])
@@ -110,7 +111,8 @@ class ChatTemplate:
         encodings = iter(self.tokenizer.encode_batch(texts, add_special_tokens=False))
         results = []
         for found in located:
-            if not isinstance(found, RowFault): found = self._masked(next(encodings), *found, last)
+            if not isinstance(found, RowFault):
+                found = self._masked(next(encodings), *found, last)
             results.append(found)
         return results
 
@@ -138,7 +140,8 @@ class ChatTemplate:
                 stop = _stop_token(encoding, first, end, self.tokenizer) + 1
                 asked[first:stop] = [True] * (stop - first)
         except RowFault as fault: return fault
-        if not all(asked[1:]): return Encoded(encoding.ids, asked)
+        if not all(asked[1:]):
+            return Encoded(encoding.ids, asked)
         return RowFault('rows with a full mask', "every token is learned and none is asked; add a question")
 
 # %% ../../nbs/494_chat_template.ipynb #4dc62d52
@@ -191,7 +194,9 @@ def encode_conversations(
 )->list[Encoded]:
     "Conversations as ids and masks. Raises `UserError` if none is left and, if strict, for a bad one."
     skipped = Skipped() if skipped is None else skipped
-    rows, encoded, fault = iter(conversations), [], None
+    rows = iter(conversations)
+    encoded = []
+    fault = None
     while batch := list(islice(rows, 1000)):
         found = template.encode_many([row.messages for row in batch])
         for row, one in zip(batch, found):

@@ -53,7 +53,8 @@ class Clock:
 def check_1(answer):
     "Addresses that are the same page."
     assert answer is not None, "Give a number."
-    assert int(answer) == 5, f"Not {answer}. Which differences may a server never see, and which may it answer differently?"
+    assert int(answer) == 5, (
+        f"Not {answer}. Which differences may a server never see, and which may it answer differently?")
 
 
 def check_2(answer):
@@ -61,7 +62,8 @@ def check_2(answer):
     answer = [bool(x) for x in answer]
     assert len(answer) == 6, "Six addresses, six answers."
     wrong = [i + 1 for i, (a, b) in enumerate(zip(answer, (True, False, True, False, True, True))) if a != b]
-    assert not wrong, f"Look again at number {wrong[0]}: which group is for us, and which of its rules is the longest that fits?"
+    assert not wrong, (
+        f"Look again at number {wrong[0]}: which group is for us, and which of its rules is the longest that fits?")
 
 
 def check_3(answer):
@@ -70,8 +72,10 @@ def check_3(answer):
              'http://h/a/b/c/a/b/c/a/b/c/d']
     good = ['http://h/', 'http://h/a/b/a/c', 'http://h/x/x/page', 'http://h/a/b/a/b/c', 'http://h/2024/01/01', 'http://h/a/b/a/c/a/d',
             'http://h/aaa/aaaa/aa', 'http://h/p?a=/x/x/x/x']
-    for url in traps: assert answer(url) is True, f"{url} repeats a run of segments three times, one after another."
-    for url in good: assert answer(url) is False, f"{url} is no trap: no run of segments of its path comes three times in a row."
+    for url in traps: assert answer(url) is True, (
+        f"{url} repeats a run of segments three times, one after another.")
+    for url in good: assert answer(url) is False, (
+        f"{url} is no trap: no run of segments of its path comes three times in a row.")
 
 
 def check_4(answer):
@@ -84,5 +88,6 @@ def check_4(answer):
         problem = f"hosts {' '.join(hosts)}, {delay} s between requests: {list(times)}"
         assert len(times) == len(wanted), f"{problem} has not one time for each address."
         late = [t > w for t, w in zip(times, wanted)]
-        assert not any(late), f"{problem}: number {late.index(True) + 1} waits for a host that is not its own."
+        assert not any(late), (
+            f"{problem}: number {late.index(True) + 1} waits for a host that is not its own.")
         assert list(times) == wanted, f"{problem}: some host is asked too soon."

@@ -3,8 +3,10 @@
 
 def check_1(answer):
     "A rare language."
-    assert float(answer) < 98, "Most pages are in other languages: how many of those are taken for Dutch?"
-    assert round(float(answer)) == 67, "Count the Dutch pages that are kept and all pages that are kept, then divide."
+    assert float(answer) < 98, (
+        "Most pages are in other languages: how many of those are taken for Dutch?")
+    assert round(float(answer)) == 67, (
+        "Count the Dutch pages that are kept and all pages that are kept, then divide.")
 
 
 def check_2(answer):
@@ -24,12 +26,15 @@ def check_2(answer):
         document = {'id': 'a', 'text': '\n'.join(lines), 'meta': {}}
         result = answer(document, judge)
         assert result is not None, "Return a document or a reason."
-        assert document['text'] == '\n'.join(lines), f"{name}: the given document was changed; return a new one."
-        assert isinstance(result, dict), f"{name}: some lines are English, but the page was dropped."
+        assert document['text'] == '\n'.join(lines), (
+            f"{name}: the given document was changed; return a new one.")
+        assert isinstance(result, dict), (
+            f"{name}: some lines are English, but the page was dropped.")
         assert result['text'].split('\n') == kept, f"{name}: these are not the lines to keep."
         assert result['id'] == 'a', f"{name}: the document has lost its id."
     result = answer({'id': 'b', 'text': german}, judge)
-    assert result == 'another language', "A page without an English line is to be dropped with the reason."
+    assert result == 'another language', (
+        "A page without an English line is to be dropped with the reason.")
 
 
 def check_3(answer):
@@ -41,11 +46,13 @@ def check_3(answer):
         least = answer(list(probabilities), most)
         assert least is not None, "Return the threshold."
         lost = sum(p < least for p in probabilities) / len(probabilities)
-        assert lost <= most + 1e-9, f"{100*lost:.1f} % of the pages are lost, and {100*most:g} % may be."
+        assert lost <= most + 1e-9, (
+            f"{100*lost:.1f} % of the pages are lost, and {100*most:g} % may be.")
         higher = [p for p in probabilities if p > least]
         if higher:
             more = sum(p < min(higher) for p in probabilities) / len(probabilities)
-            assert more > most + 1e-9, f"A higher threshold, {min(higher)}, would still lose at most {100*most:g} %."
+            assert more > most + 1e-9, (
+                f"A higher threshold, {min(higher)}, would still lose at most {100*most:g} %.")
 
 
 def check_4(answer):

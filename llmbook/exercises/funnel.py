@@ -9,9 +9,12 @@ def check_1(answer):
     answer = tuple(answer)
     assert len(answer) == 3, "Give three numbers: recall, precision, good text lost."
     recall, precision, lost = answer
-    assert math.isclose(recall, 0.75, abs_tol=0.001), "Recall: of the spam that there is, how much is gone?"
-    assert math.isclose(precision, 0.9375, abs_tol=0.001), "Precision: of the pages that were dropped, how many were spam?"
-    assert math.isclose(lost, 0.0225, abs_tol=0.0003), "Good text: words of dropped pages and deleted words, of all good words."
+    assert math.isclose(recall, 0.75, abs_tol=0.001), (
+        "Recall: of the spam that there is, how much is gone?")
+    assert math.isclose(precision, 0.9375, abs_tol=0.001), (
+        "Precision: of the pages that were dropped, how many were spam?")
+    assert math.isclose(lost, 0.0225, abs_tol=0.0003), (
+        "Good text: words of dropped pages and deleted words, of all good words.")
 
 
 def _page(name, story, keep=True):
@@ -35,13 +38,15 @@ def check_2(answer):
     for name, (kept, wanted) in cases.items():
         lost = answer(pages, kept)
         assert lost is not None, "Return the share."
-        assert math.isclose(float(lost), wanted, abs_tol=1e-9), f"{name}: {float(lost):.3f} is lost, you say; it is {wanted:.3f}."
+        assert math.isclose(float(lost), wanted, abs_tol=1e-9), (
+            f"{name}: {float(lost):.3f} is lost, you say; it is {wanted:.3f}.")
 
 
 def check_3(answer):
     "A number of documents."
     assert float(answer) == int(answer), "A whole number of documents."
-    assert 0.98 ** int(answer) <= 0.05, "With so few, one in 20 readers would find no good document although 2 % are good."
+    assert 0.98 ** int(answer) <= 0.05, (
+        "With so few, one in 20 readers would find no good document although 2 % are good.")
     assert 0.98 ** (int(answer) - 1) > 0.05, "Fewer are enough."
 
 
@@ -66,6 +71,7 @@ def check_4(answer):
         assert sorted(order) == sorted(steps), "Return the same pairs, each of them once."
         best = min(map(_cost, itertools.permutations(steps)))
         shown = ', '.join(f'({ms:.2f}, {survive:.2f})' for ms, survive in steps)
-        assert _cost(order) <= best * (1 + 1e-9), f"{shown}: yours costs {_cost(order):.3f} ms, the best order {best:.3f} ms."
+        assert _cost(order) <= best * (1 + 1e-9), (
+            f"{shown}: yours costs {_cost(order):.3f} ms, the best order {best:.3f} ms.")
     many = [(rng.uniform(0.01, 5), rng.uniform(0.05, 0.99)) for _ in range(8)]
     assert len(list(answer(list(many)))) == 8, "Eight filters must be possible too."

@@ -97,7 +97,8 @@ def weights_fingerprint(
     "A checksum of the weights in a folder; for an adapter, of its base's too."
     files = [folder/WEIGHTS] if is_adapter(folder) else weight_files(folder)
     parts = [path_fingerprint(file) for file in files]
-    if is_adapter(folder): parts.append(weights_fingerprint(find_base(folder)))
+    if is_adapter(folder):
+        parts.append(weights_fingerprint(find_base(folder)))
     return hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]
 
 # %% ../../nbs/168_adapters.ipynb #a3ff3ebd
@@ -123,13 +124,16 @@ def find_base(
     "Find the base of an adapter. Raises `UserError` if it is missing, or no longer what it was."
     name = read_json(folder/ADAPTER, _NAMED).get('base_model_name_or_path')
     fix = f"write the folder of its base into {ADAPTER} there, as base_model_name_or_path"
-    if not name: raise UserError(f"{folder}: an adapter without a base; {fix}")
+    if not name:
+        raise UserError(f"{folder}: an adapter without a base; {fix}")
     note = read_json(folder/BASE, _NOTE) if (folder/BASE).exists() else {}
     beside = os.path.normpath(folder/note.get('relative', name))
     places = [Path(name).expanduser(), Path(beside)]
     found = next((place for place in places if place.is_dir()), None)
-    if found is None: raise UserError(f"{folder}: an adapter whose base {name} is not there; put it back, or {fix}")
-    if found.resolve() == folder.resolve(): raise UserError(f"{folder}: an adapter that is its own base; {fix}")
+    if found is None:
+        raise UserError(f"{folder}: an adapter whose base {name} is not there; put it back, or {fix}")
+    if found.resolve() == folder.resolve():
+        raise UserError(f"{folder}: an adapter that is its own base; {fix}")
     if note and weights_fingerprint(found) != note['fingerprint']:
         raise UserError(f"{folder}: an adapter whose base {found} has other weights than it was trained on; "
                         f"put them back, or remove {BASE} there to use these")
@@ -155,19 +159,22 @@ def save_adapter(
     "Write an adapter that peft opens."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    joined, tensors = _in_peft_names(adapted.lora, config), {}
+    joined = _in_peft_names(adapted.lora, config)
+    tensors = {}
     for name, (a, b) in joined.items():
         tensors[f'{_PREFIX}{name}.lora_A.weight'] = a
         tensors[f'{_PREFIX}{name}.lora_B.weight'] = b
     whole = {}
     for theirs, ours in _name_table(config, 'score.weight' in adapted.whole).items():
         parts = [adapted.whole[name] for name in ours if name in adapted.whole]
-        if len(parts) == len(ours): whole[theirs] = _transposed(theirs, torch.cat(parts))
+        if len(parts) == len(ours):
+            whole[theirs] = _transposed(theirs, torch.cat(parts))
     tensors |= {_PREFIX + name: w for name, w in whole.items()}
     save_tensors({name: w.float() for name, w in tensors.items()}, folder/WEIGHTS)
     write_json(folder/ADAPTER, _settings(adapted, joined, list(whole), config, base))
     write_text(folder/'README.md', _readme(adapted, base))
-    if base: _note_base(base, folder, fingerprint or weights_fingerprint(base), pad)
+    if base:
+        _note_base(base, folder, fingerprint or weights_fingerprint(base), pad)
 
 # %% ../../nbs/168_adapters.ipynb #77f04203
 _COUNT, _TABLE = Field(int, 1, 1e6), Field(dict, optional=True)
@@ -184,7 +191,8 @@ def read_settings(
     "How an adapter is to be used. Raises `UserError` for a variant that we do not follow."
     path = folder/ADAPTER
     settings = read_json(path, _SETTINGS)
-    if settings['peft_type'] != 'LORA': raise UserError(f"{path}: peft_type {settings['peft_type']!r}; only LORA is read")
+    if settings['peft_type'] != 'LORA':
+        raise UserError(f"{path}: peft_type {settings['peft_type']!r}; only LORA is read")
     start = settings.get('init_lora_weights')
     if start not in _PLAIN_STARTS:
         raise UserError(f"{path}: init_lora_weights {start!r} has changed the base too; save it with peft's merge_and_unload")
@@ -193,7 +201,8 @@ def read_settings(
     switches = {key: value for key, value in settings.items() if key.startswith('use_') and key != 'use_rslora'}
     switches |= {key: settings.get(key) for key in ('lora_bias', 'layer_replication', 'trainable_token_indices')}
     odd = [key for key, value in switches.items() if value]
-    if odd: raise UserError(f"{path}: {odd[0]}: only plain LoRA is read; save it with peft's merge_and_unload")
+    if odd:
+        raise UserError(f"{path}: {odd[0]}: only plain LoRA is read; save it with peft's merge_and_unload")
     return settings
 
 # %% ../../nbs/168_adapters.ipynb #ee47d755
@@ -207,7 +216,8 @@ def _exception(
         if not re.fullmatch(r'\^?[\w.]+\$?', name) or not isinstance(value, (int, float)):
             raise UserError(f"{ADAPTER}: {name!r}: {value!r} among its patterns; only names and numbers are read")
         plain = name.strip('^$')
-        if layer == plain or layer.endswith('.' + plain): return value
+        if layer == plain or layer.endswith('.' + plain):
+            return value
     return usual
 
 
@@ -218,7 +228,8 @@ def _factor_of(
 )->float: # alpha / rank
     "What the product of the two matrices is multiplied by. Raises `UserError` for another rank than the settings have."
     wanted = _exception(settings.get('rank_pattern'), layer, settings['r'])
-    if wanted != rank: raise UserError(f"{layer}: rank {rank} in {WEIGHTS}, and {wanted} in {ADAPTER}")
+    if wanted != rank:
+        raise UserError(f"{layer}: rank {rank} in {WEIGHTS}, and {wanted} in {ADAPTER}")
     alpha = _exception(settings.get('alpha_pattern'), layer, settings['lora_alpha'])
     return alpha / rank**0.5 if settings.get('use_rslora') else alpha / rank
 
@@ -227,12 +238,16 @@ def _read_tensors(
     path:Path, # of safetensors
 )->dict[str, Tensor]: # by the names of transformers, with .lora_A or .lora_B; in fp32
     "Read the weights of an adapter. Raises `UserError` if there are none, or NaN among them."
-    if not os.path.lexists(path): raise UserError(f"{path}: no such file; only safetensors are read, never pickles")
+    if not os.path.lexists(path):
+        raise UserError(f"{path}: no such file; only safetensors are read, never pickles")
     check_regular(path)
-    with safe_open(path, 'pt') as f: tensors = {name: f.get_tensor(name).float() for name in f.keys()}
+    with safe_open(path, 'pt') as f:
+        tensors = {name: f.get_tensor(name).float() for name in f.keys()}
     for name, w in tensors.items():
-        if not name.startswith(_PREFIX): raise UserError(f"{name}: the names of an adapter begin with {_PREFIX}")
-        if not w.isfinite().all(): raise UserError(f"{name}: holds NaN or infinity; take an older checkpoint")
+        if not name.startswith(_PREFIX):
+            raise UserError(f"{name}: the names of an adapter begin with {_PREFIX}")
+        if not w.isfinite().all():
+            raise UserError(f"{name}: holds NaN or infinity; take an older checkpoint")
     return {name.removeprefix(_PREFIX): w for name, w in tensors.items()}
 
 
@@ -241,18 +256,21 @@ def _changes(
     config:Config, # shape of the model
 )->Iterator[tuple[str, Tensor, bool]]: # our name of a weight, its change, and whether that takes the weight's place
     "What an adapter changes. Raises `UserError` for a weight that our decoder has no place for."
-    settings, tensors = read_settings(folder), _read_tensors(folder/WEIGHTS)
+    settings = read_settings(folder)
+    tensors = _read_tensors(folder/WEIGHTS)
     table = _name_table(config, settings.get('task_type') == _TASKS[True])
     for name, w in tensors.items():
         layer, is_a, _ = name.partition('.lora_A.weight')
-        if name.endswith('.lora_B.weight') and name.replace('lora_B', 'lora_A') in tensors: continue # goes with its A
+        if name.endswith('.lora_B.weight') and name.replace('lora_B', 'lora_A') in tensors:
+            continue # goes with its A
         theirs = f'{layer}.weight' if is_a else name
         b = tensors.get(f'{layer}.lora_B.weight')
         if theirs not in table or is_a and (b is None or w.ndim != 2 or b.ndim != 2 or b.size(1) != len(w)):
             raise UserError(f"{name}: a {config.arch} of {config.n_layer} blocks has no place for this weight")
         if is_a: w = b @ w * _factor_of(settings, layer, len(w))
         else: w = _transposed(theirs, w)
-        for ours, part in zip(table[theirs], w.chunk(len(table[theirs]))): yield ours, part, not is_a
+        for ours, part in zip(table[theirs], w.chunk(len(table[theirs]))):
+            yield ours, part, not is_a
 
 
 @torch.no_grad()
@@ -263,8 +281,10 @@ def merge_adapter(
     "Add what an adapter has learned to the weights of its base. Raises `UserError` for an adapter of another shape."
     weights = model.state_dict()
     for name, change, replaces in _changes(Path(folder), model.config):
-        shape, wanted = tuple(change.shape), tuple(weights[name].shape)
-        if shape != wanted: raise UserError(f"{folder}: an adapter of another shape; it changes {name} by {shape}, not {wanted}")
+        shape = tuple(change.shape)
+        wanted = tuple(weights[name].shape)
+        if shape != wanted:
+            raise UserError(f"{folder}: an adapter of another shape; it changes {name} by {shape}, not {wanted}")
         if replaces: weights[name].zero_()
         weights[name].add_(change.to(weights[name].device))
 

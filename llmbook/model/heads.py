@@ -67,7 +67,8 @@ def reward_model_from(
 )->RewardModel: # it scores every text 0
     "A judge that begins with the weights of a model that writes."
     config = decoder.config
-    if pool: config = replace(config, n_layer=config.n_layer + 1)
+    if pool:
+        config = replace(config, n_layer=config.n_layer + 1)
     model = RewardModel(config, pad, seed)
     kept = {name: w for name, w in decoder.state_dict().items() if name != 'head.weight'}
     model.load_state_dict(kept, strict=False)

@@ -66,7 +66,8 @@ def saved_ids(
     model=None, # one that was loaded has `special_ids`
 )->tuple[int|None, tuple[int, ...], int|None]: # begin, ends, pad
     "The special ids that belong beside a model."
-    if hasattr(tokenizer, 'ends'): return tokenizer.begin, tuple(tokenizer.ends), tokenizer.pad
+    if hasattr(tokenizer, 'ends'):
+        return tokenizer.begin, tuple(tokenizer.ends), tokenizer.pad
     return getattr(model, 'special_ids', None) or (BEGIN, (END,), PAD)
 
 
@@ -97,7 +98,8 @@ def hf_config(
     "The shape of a model as transformers reads it. Raises `UserError` for one that it has no family for."
     kind = config.arch
     out = dict(model_type=kind, architectures=[_class_of(kind, scored)], dtype=dtype)
-    if scored: out.update(id2label={'0': 'reward'}, label2id={'reward': 0}) # one label
+    if scored:
+        out.update(id2label={'0': 'reward'}, label2id={'reward': 0}) # one label
     out.update(ids_as_json(ids))
     out.update(_switches(config))
     for ours, theirs in _NAMES[kind].items():
@@ -138,9 +140,11 @@ def _refuse_others(
         if value in (None, known): continue
         raise UserError(f"{key} {value!r}: only {known!r} is known")
     if family == 'gpt2': return
-    window, layers = j.get('sliding_window'), j.get('layer_types') or []
+    window = j.get('sliding_window')
+    layers = j.get('layer_types') or []
     odd = [kind for kind in layers if kind not in ('full_attention', 'sliding_attention')]
-    if odd: raise UserError(f"layer_types {odd[0]!r}: only full_attention is known")
+    if odd:
+        raise UserError(f"layer_types {odd[0]!r}: only full_attention is known")
     first = j.get('max_window_layers', 0) or 0 # layers before it look at everything
     slides = 'sliding_attention' in layers if layers else first < j.get('num_hidden_layers', 0)
     if j.get('use_sliding_window') and window and slides and window < j['max_position_embeddings']:
@@ -153,7 +157,8 @@ def _one_object(j:dict)->dict: # of a config.json
     new, old = ({key: value for key, value in rope.items() if value is not None} for rope in both)
     for rope in (new, old):
         kind = rope.pop('type', 'default')
-        if rope or kind != 'default': rope.setdefault('rope_type', kind)
+        if rope or kind != 'default':
+            rope.setdefault('rope_type', kind)
         nested = [name for name, value in rope.items() if isinstance(value, (dict, list))]
         if nested:
             raise UserError(f"rope {nested[0]!r}: settings per layer or per plane are not known")
@@ -192,7 +197,8 @@ def _own_settings(
     j:dict, # config.json
 )->dict: # fields of Config
     "What a Llama or a Qwen has, and a GPT-2 has not."
-    heads, width = j['num_attention_heads'], j['hidden_size']
+    heads = j['num_attention_heads']
+    width = j['hidden_size']
     theta, rope = _rope_settings(j)
     head_dim = j.get('head_dim') or (128 if kind == 'qwen3' else None)
     kv_heads = heads if kind == 'llama' or 'num_key_value_heads' in j else 32
@@ -200,8 +206,10 @@ def _own_settings(
     if kind == 'llama' and width % heads:
         raise UserError(f"hidden_size {width} does not divide into {heads} heads")
     bias = bool(j.get('attention_bias'))
-    if kind != 'qwen2': out.update(qkv_bias=bias, o_bias=bias)
-    if kind == 'llama': out.update(mlp_bias=bool(j.get('mlp_bias')))
+    if kind != 'qwen2':
+        out.update(qkv_bias=bias, o_bias=bias)
+    if kind == 'llama':
+        out.update(mlp_bias=bool(j.get('mlp_bias')))
     return out
 
 
@@ -210,7 +218,8 @@ def config_from_hf(
 )->Config: # shape of the model
     "Read transformers' config of a GPT-2, Llama, Qwen2 or Qwen3. Raises `UserError` for what our decoder does not follow."
     kind = check_fields(j, {'model_type': _WORD}, 'config.json').get('model_type')
-    if kind not in ARCHS: raise UserError(f"model_type {kind!r}: only {', '.join(ARCHS)} are known")
+    if kind not in ARCHS:
+        raise UserError(f"model_type {kind!r}: only {', '.join(ARCHS)} are known")
     family = 'gpt2' if kind == 'gpt2' else 'llama'
     check_fields(j, _FIELDS[family], 'config.json')
     _refuse_others(family, j)
@@ -221,7 +230,8 @@ def config_from_hf(
     if kind == 'gpt2': found = dict(n_hidden=4*j['n_embd'], tied=True, eps=1e-5)
     else: found = _own_settings(kind, j)
     for ours, theirs in _NAMES[kind].items():
-        if ours != 'theta' and j.get(theirs) is not None: found[ours] = j[theirs]
+        if ours != 'theta' and j.get(theirs) is not None:
+            found[ours] = j[theirs]
     return Config(arch=kind, activation=_ACTIVATIONS[bend], **found)
 
 # %% ../../nbs/163_model_config.ipynb #cfacf7ef
@@ -230,8 +240,10 @@ def gives_score(
 )->bool: # or it writes text
     "Is it a reward model? Raises `UserError` for a classifier, which has several scores."
     names = j.get('architectures') or []
-    if not any(str(name).endswith(_SCORES) for name in names): return False
+    if not any(str(name).endswith(_SCORES) for name in names):
+        return False
     labels = j.get('id2label')
     count = len(labels) if isinstance(labels, dict) else 2
-    if count != 1: raise UserError(f"a classifier with {count} labels; a reward model has one score")
+    if count != 1:
+        raise UserError(f"a classifier with {count} labels; a reward model has one score")
     return True

@@ -60,7 +60,8 @@ _ASKED = {'trade': '"What is your trade?" {} said, "I am a', 'home': '"Where do 
 
 def _fact_prompt(level:int, fact:Fact, asker:str, rng:random.Random)->str:
     "The beginning of a sentence that the value of a fact completes."
-    if level == 1: return rng.choice(_TIMES)[0] + f' {fact.name}' + _FRAMES[fact.relation]
+    if level == 1:
+        return rng.choice(_TIMES)[0] + f' {fact.name}' + _FRAMES[fact.relation]
     clear = PRONOUN[fact.name] != PRONOUN[asker]
     speaker = PRONOUN[fact.name].title() if clear else fact.name
     return f'{asker} asked {fact.name}, ' + _ASKED[fact.relation].format(speaker)
@@ -117,7 +118,8 @@ _FREE = {'glad', 'merry', 'lonely', 'hopeful', 'bored', 'rested', 'tired'} # moo
 
 def _spots(state:State, thing:str, rng:random.Random)->list[str]: # right, wrong; empty if there is no other
     "Where a thing is, and where it was, or else another place or person of the story."
-    spot, came = state.where[thing], state.came[thing]
+    spot = state.where[thing]
+    came = state.came[thing]
     others = [other for other in (*state.cast, *state.places) if _alike(state, spot, other)]
     if not others: return []
     return [spot, came if came in others else rng.choice(others)]
@@ -210,7 +212,8 @@ def _place(story:Story, way:int, rng:random.Random)->tuple|None: # start, end, n
     return _swap(story, 'place', story.state.places, rng)
 
 def _person(story:Story, way:int, rng:random.Random)->tuple|None: # start, end, new word
-    if story.events[-1].value not in _FREE: return None # the last mood would tell who has what
+    if story.events[-1].value not in _FREE:
+        return None # the last mood would tell who has what
     return _swap(story, 'companion', story.state.cast, rng)
 
 def _mood(story:Story, way:int, rng:random.Random)->tuple|None: # start, end, new word

@@ -31,7 +31,8 @@ Encoder = Callable[[Iterable[list[str]]], Iterator[list[np.ndarray]]] # batches 
 def _plain_encoder(tokenizer:TextTokenizer)->Encoder:
     "The ids of `tokenizers`, as they come."
     def encode(batches):
-        for texts in batches: yield [np.array(ids, np.uint32) for ids in tokenizer._encode(texts)]
+        for texts in batches:
+            yield [np.array(ids, np.uint32) for ids in tokenizer._encode(texts)]
     return encode
 
 def _encode_one(encode:Encoder, texts:list[str])->list[np.ndarray]:
@@ -54,7 +55,8 @@ def _cut(
     words = []
     for line in _LINE.split(text):
         parts = [line] if line.isascii() else _GAP.split(line)
-        for part in parts: words += word.findall(part) if part.isascii() else [part]
+        for part in parts:
+            words += word.findall(part) if part.isascii() else [part]
     return words
 
 # %% ../../nbs/074_encode.ipynb #67b529d0
@@ -70,7 +72,8 @@ class _Words(dict):
 
     def __missing__(self, word:str)->bytes:
         found = self.older.get(word)
-        if found is None: found = array('I', self._encode(word)).tobytes()
+        if found is None:
+            found = array('I', self._encode(word)).tobytes()
         if len(self) >= self.most:
             self.older = dict(self)
             self.clear()
@@ -78,15 +81,18 @@ class _Words(dict):
         return found
 
     def _encode(self, word:str)->list[int]:
-        if not word.isascii(): return self.rust.encode(word, add_special_tokens=False).ids
+        if not word.isascii():
+            return self.rust.encode(word, add_special_tokens=False).ids
         return [token.id for token in self.model.tokenize(word.translate(_BYTE_CHARS))]
 
 # %% ../../nbs/074_encode.ipynb #aad94020
 def _word_of(tokenizer:TextTokenizer)->re.Pattern|None:
     "The expression that cuts a tokenizer's words; None if neither does, or if the ids of a word may change."
     border = _border_of(tokenizer.rust)
-    if border is None or border.pattern != _VISIBLE.pattern: return None
-    if getattr(tokenizer.model, 'dropout', None): return None
+    if border is None or border.pattern != _VISIBLE.pattern:
+        return None
+    if getattr(tokenizer.model, 'dropout', None):
+        return None
     return _GPT2_WORD if _settings(tokenizer.rust.pre_tokenizer)['type'] == 'ByteLevel' else _WORD
 
 class _WordEncoder:
@@ -138,7 +144,8 @@ def _fast_encoder(tokenizer:TextTokenizer)->Encoder:
     def encode(batches):
         for texts in batches:
             flat = _of_fastokens(lambda: rust.encode_batch_flat(texts, split_special_tokens=True)) # noqa: B023
-            ids, starts = np.frombuffer(flat[0], np.uint32), np.frombuffer(flat[1], np.uint64).tolist()
+            ids = np.frombuffer(flat[0], np.uint32)
+            starts = np.frombuffer(flat[1], np.uint64).tolist()
             yield [ids[start:end] for start, end in zip(starts, starts[1:])]
     return encode
 
@@ -158,7 +165,8 @@ def hard_texts(
     "Texts on which two encoders are likely to differ."
     names = [token.content for token in tokenizer.rust.get_added_tokens_decoder().values()]
     around = []
-    for name in names: around += name, name * 2, f'a{name}b', f' {name} ', f'\n{name}\n', name[:-1], name[1:]
+    for name in names:
+        around += name, name * 2, f'a{name}b', f' {name} ', f'\n{name}\n', name[:-1], name[1:]
     rng = random.Random(0)
     kinds = [names or [''], _SNIPPETS, _SNIPPETS, *_BLOCKS]
     def draw():
@@ -185,7 +193,8 @@ class _Checked:
             chosen = self.rng.sample(short, min(len(short), least + len(texts) // 512))
             self.compare([texts[i] for i in chosen], [found[i] for i in chosen])
             around = self._around_new(''.join(texts))
-            if around: self.compare(around, _encode_one(self.fast, around))
+            if around:
+                self.compare(around, _encode_one(self.fast, around))
             least = 1
             yield found
 
@@ -236,7 +245,9 @@ def framed_ids(
 )->Iterator[np.ndarray]: # ids of each text, between begin and end
     "Texts as framed ids, in little memory."
     tokenizer = text_tokenizer(tokenizer)
-    encoder, border, numbers = encoder or _by_size(tokenizer), _border_of(tokenizer.rust), deque()
+    encoder = encoder or _by_size(tokenizer)
+    border = _border_of(tokenizer.rust)
+    numbers = deque()
     frame = np.array(tokenizer.frame([]), np.uint32)
     first, last = np.split(frame, [len(frame) - len(tokenizer.ends[:1])])
     whole = (text.encode('utf-8', 'replace').decode() for text in texts) # no half of a character pair

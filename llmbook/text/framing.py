@@ -34,23 +34,28 @@ def _settings(part)->dict: # empty if there is none
 
 def _border_of(rust:Tokenizer)->re.Pattern|None:
     "The last character of a piece of text, for a tokenizer whose words are known to end there; None for any other."
-    if not all(token.special for token in rust.get_added_tokens_decoder().values()): return None
-    normalizer, cutter = _settings(rust.normalizer), _settings(rust.pre_tokenizer)
+    if not all(token.special for token in rust.get_added_tokens_decoder().values()):
+        return None
+    normalizer = _settings(rust.normalizer)
+    cutter = _settings(rust.pre_tokenizer)
     if cutter.get('add_prefix_space', False): return None
-    if cutter.get('type') == 'ByteLevel' and cutter['use_regex'] and not normalizer: return _VISIBLE
+    if cutter.get('type') == 'ByteLevel' and cutter['use_regex'] and not normalizer:
+        return _VISIBLE
     split, *others = cutter.get('pretokenizers') or [{}]
     expression = split.get('pattern', {}).get('Regex')
     isolated = split.get('behavior') == 'Isolated'
     plain = all(part.get('add_prefix_space') is part.get('use_regex') is False for part in others) # ByteLevel
     if not (isolated and plain): return None
-    if expression == WORDS and not normalizer: return _VISIBLE
+    if expression == WORDS and not normalizer:
+        return _VISIBLE
     newer = expression in _NEWER and normalizer in ({}, {'type': 'NFC'})
     return re.compile(r'\S(?= )') if newer else None
 
 def text_pieces(
     text:str, # any
     size:int, # characters of a piece, at least; the last may have fewer
-    border:re.Pattern|None=_VISIBLE, # the last character of a piece; the default is GPT-2's and this book's
+    # the last character of a piece; the default is GPT-2's and this book's
+    border:re.Pattern|None=_VISIBLE,
 )->Iterator[str]: # joined they are the text
     "Cut a text where no word crosses. A piece is longer than `size` where no such place comes sooner."
     start = 0
@@ -73,7 +78,8 @@ def training_pieces(
     for run in _LONG.finditer(text):
         yield from text_pieces(text[start:run.end()], 1 << 16)
         start = run.end()
-    if start < len(text): yield from text_pieces(text[start:], 1 << 16)
+    if start < len(text):
+        yield from text_pieces(text[start:], 1 << 16)
 
 # %% ../../nbs/055_framing.ipynb #c8532583
 def _batches(
@@ -82,13 +88,15 @@ def _batches(
     most:int=1 << 20, # texts of a batch
 )->Iterator[list[tuple[int, str]]]:
     "Neighbours together, until they are many or long."
-    batch, n = [], 0
+    batch = []
+    n = 0
     for item in numbered:
         batch.append(item)
         n += len(item[1])
         if n >= size or len(batch) >= most:
             yield batch
-            batch, n = [], 0
+            batch = []
+            n = 0
     if batch: yield batch
 
 # %% ../../nbs/055_framing.ipynb #eeae716a
@@ -105,7 +113,8 @@ class TextTokenizer:
         begin:int|None=None, # id that begins a text; None if there is none
         ends:Iterable[int]=(), # ids that end a text, the one that is written first
         pad:int|None=None, # id that fills up rows; None if there is none
-        files:dict[str, str]|None=None, # name -> content of other files that belong to it, kept for saving
+        # name -> content of other files that belong to it, kept for saving
+        files:dict[str, str]|None=None,
     ):
         rust.no_truncation()
         rust.no_padding()
@@ -113,7 +122,8 @@ class TextTokenizer:
         self.files = dict(files or {})
 
     def __getattr__(self, name): # only for what is not found here
-        if name == 'rust': raise AttributeError(name) # while it is being unpickled
+        if name == 'rust':
+            raise AttributeError(name) # while it is being unpickled
         return getattr(self.rust, name)
 
     @property
@@ -127,7 +137,8 @@ class TextTokenizer:
     )->list[list[int]]: # ids, without a frame
         "Texts as ids, on all cores, in little memory."
         found = [array('I') for _ in texts] # four bytes for an id
-        for i, ids in self._piece_ids(texts, at_once): found[i].extend(ids)
+        for i, ids in self._piece_ids(texts, at_once):
+            found[i].extend(ids)
         return [_shared(ids) for ids in found]
 
     def count_tokens(self,
@@ -141,7 +152,8 @@ class TextTokenizer:
         at_once:int, # characters
     )->Iterator[tuple[int, list[int]]]: # number of a text, ids of a piece
         "The ids of texts, piece by piece."
-        border, size = _border_of(self.rust), at_once // 16
+        border = _border_of(self.rust)
+        size = at_once // 16
         texts = (text.encode('utf-8', 'replace').decode() for text in texts) # no half of a pair
         pieces = ((i, piece) for i, text in enumerate(texts) for piece in text_pieces(text, size, border))
         for batch in _batches(pieces, at_once):
@@ -172,7 +184,8 @@ class TextTokenizer:
         "Texts as framed ids, some at a time: memory holds one chunk."
         numbered = ((i, text) for i, text in enumerate(texts))
         for batch in _batches(numbered, 1 << 21, chunk):
-            for ids in self.encode_texts([text for _, text in batch]): yield self.frame(ids)
+            for ids in self.encode_texts([text for _, text in batch]):
+                yield self.frame(ids)
 
 # %% ../../nbs/055_framing.ipynb #3fca7747
 _NAMED = {f'{key}_token': Field((str, dict), optional=True) for key in ('bos', 'eos', 'pad')}
@@ -208,7 +221,8 @@ def special_ids(
             if ids: return ids
         named = _token_id(rust, names.get(f'{key}_token'))
         return [] if named is None else [named]
-    begin, pad = found('bos', model, generation), found('pad', model, generation)
+    begin = found('bos', model, generation)
+    pad = found('pad', model, generation)
     return next(iter(begin), None), found('eos', generation, model), next(iter(pad), None)
 
 # %% ../../nbs/055_framing.ipynb #4a32dbb9
@@ -223,8 +237,10 @@ def is_ours(
     return [tokenizer.token_to_id(name) for name in SPECIALS] == list(range(len(SPECIALS)))
 
 def text_tokenizer(
-    tokenizer:Tokenizer|TextTokenizer, # of the Rust library, or one that knows its special ids already
+    # of the Rust library, or one that knows its special ids already
+    tokenizer:Tokenizer|TextTokenizer,
 )->TextTokenizer: # without begin and end if the special tokens are not this book's
     "A tokenizer together with its special ids."
-    if isinstance(tokenizer, TextTokenizer): return tokenizer
+    if isinstance(tokenizer, TextTokenizer):
+        return tokenizer
     return TextTokenizer(tokenizer, BEGIN, (END,), PAD) if is_ours(tokenizer) else TextTokenizer(tokenizer)

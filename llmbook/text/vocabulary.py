@@ -23,7 +23,8 @@ class OwnBPE(BPE):
     def __init__(self,
         pieces:dict[int, bytes], # id -> the bytes it stands for
         merges:Iterable[tuple[bytes, bytes]], # first to last
-        specials:Iterable[str]=(), # names of special tokens; one that is in no piece gets the next free id
+        # names of special tokens; one that is in no piece gets the next free id
+        specials:Iterable[str]=(),
         begin:str|None=None, # the special token that begins a document; None if there is none
         end:str|None=None, # the one that ends it
         pattern:str|None=None, # regular expression that cuts a text into words; None is GPT-2's
@@ -32,7 +33,8 @@ class OwnBPE(BPE):
         named = [name for name in (*specials, begin, end) if name]
         known = set(self.pieces.values())
         for name in dict.fromkeys(named):
-            if name.encode() not in known: self.pieces[max(self.pieces, default=-1) + 1] = name.encode()
+            if name.encode() not in known:
+                self.pieces[max(self.pieces, default=-1) + 1] = name.encode()
         self.ids = {piece: i for i, piece in self.pieces.items()}
         self.vocab_size = max(self.pieces) + 1
         self.bytes = [self._id(bytes([b])) for b in range(256)]
@@ -60,7 +62,8 @@ class OwnBPE(BPE):
         found = self.special.finditer(text) if special else ()
         for name in [*found, None]:
             stop = len(text) if name is None else name.start()
-            for word in self.split.finditer(text, start, stop): yield word.end(), word[0]
+            for word in self.split.finditer(text, start, stop):
+                yield word.end(), word[0]
             if name is not None: yield name.end(), None
             start = stop if name is None else name.end()
 
@@ -71,7 +74,8 @@ class OwnBPE(BPE):
             if word is None: yield self.specials[text[start:end]]
             else:
                 if word not in self.cache:
-                    if len(self.cache) >= 100_000: self.cache.clear()
+                    if len(self.cache) >= 100_000:
+                        self.cache.clear()
                     self.cache[word] = _apply_merges([self.bytes[b] for b in word.encode()], self.new_id, self.order)
                 yield from self.cache[word]
             start = end
@@ -105,7 +109,8 @@ class OwnBPE(BPE):
         special:bool=True, # are the names of special tokens their ids?
     )->Iterator[int]: # the ids of the joined text, one by one
         "The ids of a text that is too long for the memory."
-        waiting, enough = '', 1 << 16
+        waiting = ''
+        enough = 1 << 16
         for part in parts:
             waiting += part
             if len(waiting) < enough: continue
@@ -140,7 +145,8 @@ def read_vocabulary(
     lines = Path(merges).read_text(encoding='utf-8').splitlines()
     pairs = [line.split(' ') for line in lines if line and not line.startswith('#version')]
     for pair in pairs:
-        if len(pair) != 2: raise UserError(f"{merges}: {' '.join(pair)!r} is not a pair of pieces")
+        if len(pair) != 2:
+            raise UserError(f"{merges}: {' '.join(pair)!r} is not a pair of pieces")
     return {i: piece(name) for name, i in table.items()}, [(piece(left), piece(right)) for left, right in pairs]
 
 def merges_of_ranks(
