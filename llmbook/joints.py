@@ -87,3 +87,13 @@ class EngineOptions(Protocol):
 
     def freeze(self, model:nn.Module)->Scorer:
         "Host a model that runs and is never trained."
+
+
+class Adapter(Protocol):
+    "Trains something small in place of all weights of a model. Its `str` is what may not change when a run is resumed."
+
+    def apply(self, model:nn.Module)->nn.Module:
+        "Freeze the model and add to it, in place; returns what is to be trained."
+
+    def save(self, model:nn.Module, tokenizer:Any, folder:Path):
+        "Write what was trained, and the tokenizer, into the folder of a checkpoint."
