@@ -9,13 +9,13 @@ __all__ = ['run']
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Annotated
 
 import torch
 
+from .align.chain import align, planned
 from .core import Interrupted, UserError, current_rank, rank_zero_first
 from .evaluation.findings import read_samples
 from .evaluation.measure import print_task, read_results, text_task, world_task
@@ -23,7 +23,7 @@ from .evaluation.perplexity import as_ids
 from .evaluation.report import report
 from .evaluation.text_parts import funnel_words
 from .evaluation.watch import first_rungs, read_counted, report_progress, write_counted
-from .fields import Field, check_fields
+from .fields import Field
 from .files import read_json, write_json
 from .flags import SEED, above, at_least, at_most, between, check_ranges
 from .joints import EngineOptions
@@ -45,7 +45,7 @@ from .train.speed import measure_speed, rows_per_second
 from .train.step import LocalOptions, Speed
 
 # %% ../nbs/800_book.ipynb #b3267d23
-_QUICK = dict(size='nano', stories=20_000, pydoc=1_000_000, vocab_size=1024, minutes=5.0)
+_QUICK = dict(size='nano', stories=20_000, pydoc=1_000_000, vocab_size=1024, minutes=3.8)
 _FULL = dict(size='tiny', stories=120_000, pydoc=4_000_000, vocab_size=2048, minutes=60.0)
 
 
@@ -192,15 +192,11 @@ def _count(out:Path, main:str):
     write_counted(out/'counted.json', train, val, tokenizer.vocab_size)
 
 # %% ../nbs/800_book.ipynb #1a3bf29c
-_PLAN = {'steps': Field(int, 1, 10**12), 'speed': Field(dict)}
-_SPEED = {'precision': Field(str), 'threads': Field(int, 0, 10**6), 'compile': Field(bool)}
-
-
 def _train_model(out:Path, main:str, size:str, seed:int, engine:EngineOptions):
     "Pretrain for the planned steps, or say that it is done."
-    run, plan = out/'pretrain', read_json(out/'plan.json', _PLAN)
-    speed = check_fields(plan['speed'], _SPEED, out/'plan.json', strict=True)
-    steps, newest = plan['steps'], newest_checkpoint(run)
+    run = out/'pretrain'
+    steps, chosen = planned(out, engine)
+    newest = newest_checkpoint(run)
     if newest and newest.name == f'step-{steps:08d}' and (run/'loss.png').exists():
         print('Training: done before')
         return
@@ -213,7 +209,7 @@ def _train_model(out:Path, main:str, size:str, seed:int, engine:EngineOptions):
         tokens=str(out/'tokens'), size=size, steps=steps, out=str(run), seed=seed,
         optimizer='adamw' if engine.zero else 'muon',
         save_every=max(50, steps//10), eval_every=max(10, steps//40),
-        engine=replace(engine, speed=Speed(**speed)), on_eval=on_eval)
+        engine=chosen, on_eval=on_eval)
 
 # %% ../nbs/800_book.ipynb #e1466ef8
 def _measure(out:Path, main:str):
@@ -248,7 +244,9 @@ def _next_commands(out:Path)->list[str]:
     prompts = [sample['prompt'] for sample in read_samples(out/'samples.json') if sample['prompt']]
     prompt = ' '.join(prompts[0].split()) if prompts else ''
     tasks = f"text --text {quoted(own/'val')}" if own.exists() else 'world pydoc'
+    tuned = [f"llmbook generate --model {quoted(out/'dpo')} --prompts {quoted(out/'questions.jsonl')} --samples 4"]
     return [f"llmbook generate --model {model} --prompt {shlex.quote(prompt)}",
+            *(tuned if (out/'dpo').is_dir() else []),
             f"llmbook evaluate --model {model} --tasks {tasks} --out {quoted(out/'again')}",
             'llmbook run --text YOUR.txt --out runs/mine',
             f"llmbook pretrain --tokens {quoted(out/'tokens')} --size tiny --steps 5000 --save-every 500 --out runs/tiny"]
@@ -293,18 +291,20 @@ def run(
     text:str|None=None, # your own text (a file or a folder); if omitted, the story world and Python's documentation
     out:str='runs/book', # folder of the complete run
     full:bool=False, # train the larger model, for an hour
-    minutes:Annotated[float, above(0), at_most(1_000_000)]|None=None, # of training: by default 5; 3 with --text; 60 with --full
+    # minutes of pretraining: by default 3.8; 3 with --text; 60 with --full
+    minutes:Annotated[float, above(0), at_most(1_000_000)]|None=None,
     size:str|None=None, # size of the model: by default nano; tiny with --full
     vocab_size:Annotated[int, _VOCAB]|None=None, # tokens in the vocabulary: by default 1024; 2048 with --full
     stories:Annotated[int, at_least(1)]|None=None, # stories to write: by default 20,000; 120,000 with --full
-    steps:Annotated[int, at_least(1)]|None=None, # optimiser steps: by default as many as fit in --minutes
+    steps:Annotated[int, at_least(1)]|None=None, # optimiser steps of pretraining: by default as many as fit in --minutes
+    pretrain_only:bool=False, # stop before fine-tuning, which --text never reaches
     seed:Annotated[int, SEED]=0, # random seed for text, weights, order and samples
     fresh:bool=False, # set aside any run already in this folder
     *,
     engine:EngineOptions=LocalOptions(), # on what it runs
 )->Path: # the report
-    "Do it all: write or read text, tokenize, pretrain, evaluate, sample and report."
-    args = {name: value for name, value in locals().items() if name != 'engine'}
+    "Do it all: write or read text, tokenize, pretrain, evaluate, sample, align and report."
+    args = {name: value for name, value in locals().items() if name not in ('engine', 'pretrain_only')}
     check_ranges(run, args)
     if text and stories: raise UserError("--stories and --text: give one of them")
     if text and not (full or minutes or steps): minutes = 3.0
@@ -333,6 +333,7 @@ def run(
     _train_model(out, main, size, seed, engine)
     _run_once(out/'results.json', 'Evaluation', _measure, out, main)
     _run_once(out/'samples.json', 'Samples', _sample, out, 2 if text else 1, seed)
+    if not (text or pretrain_only): align(out, *planned(out, engine), seed, _run_once)
     with rank_zero_first(): page = _finish(out)
     kept.close()
     return page

@@ -25,6 +25,9 @@ VERBS = { # verb -> module, function, does it train?
     'tokenizer': ('llmbook.text.bpe', 'tokenizer', False),
     'tokens': ('llmbook.text.store', 'tokens', False),
     'pretrain': ('llmbook.train.clm', 'pretrain', True),
+    'sft': ('llmbook.align.sft', 'sft', True),
+    'reward': ('llmbook.align.reward', 'reward', True),
+    'dpo': ('llmbook.align.dpo', 'dpo', True),
     'generate': ('llmbook.model.completion', 'generate_text', False),
     'evaluate': ('llmbook.evaluation.measure', 'evaluate', False),
     'report': ('llmbook.evaluation.report', 'report', False),
@@ -33,11 +36,14 @@ VERBS = { # verb -> module, function, does it train?
 INSTEAD = { # verb -> module, function and flag of a stage that takes its place if this flag is given
     'corpus': ('llmbook.text.task_files', 'write_task', 'task'),
     'generate': ('llmbook.align.answers', 'answer_file', 'prompts'),
+    'evaluate': ('llmbook.align.scoring', 'score_file', 'answers'),
 }
 
 FROM_LATER = { # verb -> a parameter of its stage that is no flag, and the module and function of a later chapter that it gets
     'corpus': ('mixed', 'llmbook.text.task_files', 'mixed_documents'),
 }
+
+ADAPTED = ('sft', 'reward', 'dpo') # verbs that can train an adapter in place of all weights
 
 
 def main(
@@ -228,17 +234,22 @@ def choose_stage(
 def call_training(
     verb:str, # of the command
     stage:Callable, # its function
-    argv:list[str], # flags of the stage and of the engine
+    argv:list[str], # flags of the stage, of the engine, and of an adapter
 ):
     "Build the engine's options, say what is about to run, and call a stage that trains."
     from llmbook.flags import read_args, read_flags
     from llmbook.scale.engine import engine_flags, engine_options
-    args, flags = read_args(argv, stage, engine_flags, prog=f'llmbook {verb}', verbs=VERBS)
-    engine = engine_options(args.get('optimizer', 'adamw'), **flags)
-    known = {**read_flags(stage), **read_flags(engine_flags)}
-    defaults = {name: flag.default for name, flag in known.items()}
-    print_effective(verb, defaults | args | flags)
-    stage(**args, engine=engine)
+    flagged = [stage, engine_flags]
+    if verb in ADAPTED:
+        from llmbook.align.lora import lora_flags, lora_options
+        flagged.append(lora_flags)
+    args, flags, *others = read_args(argv, *flagged, prog=f'llmbook {verb}', verbs=VERBS)
+    adapter = others[0] if others else {}
+    options = {'engine': engine_options(args.get('optimizer', 'adamw'), **flags)}
+    if others: options['adapt'] = lora_options(args.get('seed', 0), flags.get('zero'), **adapter)
+    defaults = {name: flag.default for fn in flagged for name, flag in read_flags(fn).items()}
+    print_effective(verb, defaults | args | flags | adapter)
+    stage(**args, **options)
 
 
 def print_effective(

@@ -4,14 +4,23 @@
 launched process finds them.
 """
 import math
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 
+from llmbook.align.chat_template import Encoded
+from llmbook.align.lora import add_lora
+from llmbook.align.dpo import Preference
+from llmbook.align.pairs import EncodedChoice, PairStream, mismatched
+from llmbook.align.prefixes import SharedStore
+from llmbook.align.reference import score_answers
+from llmbook.align.reward import Comparisons
 from llmbook.core import generator, current_rank
+from llmbook.model.heads import RewardModel
 from llmbook.model.transformer import Config, Transformer
 from llmbook.scale.engine import DeepSpeedEngine
-from llmbook.text.batches import IGNORE
+from llmbook.text.batches import IGNORE, Stream
 from llmbook.train.clm import CLM
 from llmbook.train.step import LocalEngine
 
@@ -47,6 +56,48 @@ class Uneven:
         labels = ids[:, 1:].masked_fill(torch.arange(16) >= learned, IGNORE)
         batch = dict(ids=ids[:, :-1], labels=labels, rows=torch.arange(self.batch_size) + 100*step)
         return {k: v[self.rank::self.world] for k, v in batch.items()}
+
+
+def pairs(kind=PairStream, rows=40):
+    "Answers of uneven lengths to prompts of uneven lengths: the better one counts upwards. The reference is the first model."
+    g, choices = generator(0, 'pairs'), []
+    for number in range(rows):
+        first, *lengths = torch.randint(2, 9, (4,), generator=g).tolist()
+        up, down = (((first + sign * torch.arange(1, n)) % 40).numpy() for sign, n in zip((1, -1), lengths))
+        prompt = torch.randint(40, (lengths[-1],), generator=g).numpy()
+        choices.append(EncodedChoice(str(number), prompt, [up, down], None))
+    stream = kind(choices, Uneven.batch_size, 16)
+    stream.others = PairStream(mismatched(choices, 16), Uneven.batch_size, 16)
+    plain = PairStream(choices, Uneven.batch_size, 16)
+    stream.columns['ref'], stream.others.columns['ref'] = (score_answers(local(), local(), s) for s in (plain, stream.others))
+    return stream
+
+
+def chats(rows=60):
+    "Conversations of uneven lengths, packed: a prompt, and an answer that counts upwards from its last token."
+    g, encoded = generator(0, 'chats'), []
+    for _ in range(rows):
+        asks, answers = torch.randint(1, 9, (2,), generator=g).tolist()
+        prompt = torch.randint(40, (asks,), generator=g).tolist()
+        answer = [(prompt[-1] + i) % 40 for i in range(1, answers + 1)]
+        encoded.append(Encoded(prompt + answer, [False]*asks + [True]*answers))
+    tokenizer = SimpleNamespace(vocab_size=40, pad=0, begin=None, ends=())
+    return Stream(SharedStore(encoded, tokenizer, 'chats', 16), Uneven.batch_size, 16)
+
+
+def lists(rows=40):
+    "Three answers of uneven lengths, the best first: it counts upwards, the next in sevens, the last downwards."
+    g, choices = generator(0, 'lists'), []
+    for number in range(rows):
+        first, *lengths, asks = torch.randint(2, 6, (5,), generator=g).tolist()
+        answers = [((first + step * torch.arange(1, n)) % 39 + 1).numpy() for step, n in zip((1, 7, -1), lengths)]
+        choices.append(EncodedChoice(str(number), torch.randint(1, 40, (asks,), generator=g).numpy(), answers, None))
+    return PairStream(choices, Uneven.batch_size, 16)
+
+
+OBJECTIVES = { # name -> what makes an objective, and the stream that it learns from
+    'sft': (CLM, chats), 'dpo': (Preference, pairs), 'reward': (lambda: Comparisons(center=0.1, block_size=16), lists)}
+JUDGES = ('reward',) # objectives of a model that gives points
 
 
 # Mistakes that the suite must see
@@ -90,15 +141,26 @@ class Poisoned(CLM):
 
 # What a process does
 
-def local(**flags): return LocalEngine(Transformer(CONFIG, 0), lambda step: LR, **dict(clip=CLIP) | flags)
+def model_of(lora=None, judge=False):
+    "The decoder, or a reward model; with a rank, all of it frozen but for adapters."
+    model = RewardModel(CONFIG, 0, seed=0) if judge else Transformer(CONFIG, 0)
+    return model if lora is None else add_lora(model, lora)
 
 
-def sharded(**flags): return DeepSpeedEngine(Transformer(CONFIG, 0), lambda step: LR, **dict(clip=CLIP, persist=0) | flags)
+def rate(judge): return lambda step: LR/5 if judge else LR # points are steeper than log-probabilities
+
+
+def local(lora=None, judge=False, **flags): return LocalEngine(model_of(lora, judge), rate(judge), **dict(clip=CLIP) | flags)
+
+
+def sharded(lora=None, judge=False, **flags):
+    return DeepSpeedEngine(model_of(lora, judge), rate(judge), **dict(clip=CLIP, persist=0) | flags)
 
 
 def advance(engine, steps=STEPS, objective=None, stream=None):
     "Losses and gradient norms of the next steps."
     stream, stats = (stream or Uneven()).slice(engine.data_rank, engine.data_world), []
+    stream.engine = engine # a few ask it
     for _ in range(steps): stats.append(engine.step(stream[engine.steps], objective or CLM()))
     return [s['loss'] for s in stats], [s['grad_norm'] for s in stats]
 

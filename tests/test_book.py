@@ -18,7 +18,7 @@ from llmbook.model.completion import continue_text, generate_text, prompts_from
 from llmbook.model.generate import generate
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = dict(stories=40, steps=4, vocab_size=300)
+TINY = dict(stories=40, steps=4, vocab_size=300, pretrain_only=True)
 MARKERS = ['text/pydoc/corpus.json', 'tokenizer/tokenizer_config.json', 'tokens/tokenizer_config.json', 'counted.json',
            'plan.json', 'pretrain/loss.png', 'results.json', 'samples.json']
 
@@ -298,7 +298,8 @@ def test_plan_fits_the_minutes(whole, monkeypatch):
 @pytest.mark.slow
 def test_killed_at_any_instant(tmp_path):
     "SIGKILL after 1, 2, 3 ... seconds, until a start gets through."
-    command = [sys.executable, '-m', 'llmbook', 'run', '--stories', '40', '--steps', '6', '--vocab-size', '300']
+    command = [sys.executable, '-m', 'llmbook', 'run', '--stories', '40', '--steps', '6', '--vocab-size', '300',
+               '--pretrain-only']
     env, out = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}, tmp_path/'killed'
     subprocess.run([*command, '--out', str(tmp_path/'whole')], env=env, check=True, capture_output=True)
     for seconds in range(4, 60, 2):

@@ -210,10 +210,12 @@ def test_import_is_light():
 
 PATHS = {'run': {'text', 'out'}, 'corpus': {'source', 'out'}, 'tokenizer': {'text', 'out'},
          'clean': {'text', 'out'}, 'dedup': {'text', 'out'}, 'tokens': {'text', 'tokenizer', 'out'},
-         'pretrain': {'tokens', 'mix', 'model', 'out'},
+         'pretrain': {'tokens', 'mix', 'model', 'out'}, 'sft': {'model', 'data', 'val_data', 'out'},
+         'reward': {'model', 'data', 'val_data', 'out'}, 'dpo': {'model', 'data', 'val_data', 'out'},
          'generate': {'model'}, 'evaluate': {'model', 'text', 'out'},
          'report': {'runs', 'out'}, 'env': set()}
-INSTEAD_PATHS = {'corpus': {'out'}, 'generate': {'model', 'prompts', 'out'}} # of the stage that takes a verb's place
+INSTEAD_PATHS = {'corpus': {'out'}, 'generate': {'model', 'prompts', 'out'},
+                 'evaluate': {'model', 'answers', 'out'}} # of the stage that takes a verb's place
 
 
 def test_flags_that_name_a_path_are_known_by_their_words():

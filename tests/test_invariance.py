@@ -26,8 +26,11 @@ def found():
     for world in sorted({ranks for ranks, _ in LAYOUTS.values()}):
         cases = {name: (flags, None, None) for name, (ranks, flags) in LAYOUTS.items() if ranks == world}
         if world == 2:
+            cases['lora'] = dict(zero=2, lora=4), None, None
             for name, (objective, stream) in MUTANTS.items():
                 for zero in (0, 2): cases[name, zero] = (dict(zero=zero), objective, stream)
+            for name, (objective, stream) in layouts.OBJECTIVES.items():
+                cases[name] = dict(zero=2, accum=4, judge=name in layouts.JUDGES), objective(), stream()
         each = launch(layouts.trajectories, world, list(cases.values()))
         assert all(ranks == each[0] for ranks in each), 'the ranks do not agree on losses and norms'
         out |= dict(zip(cases, each[0]))
@@ -44,6 +47,20 @@ def test_the_trajectory_says_something(alone):
 
 @pytest.mark.parametrize('name', LAYOUTS)
 def test_layout(alone, found, name): same_trajectory(found[name], alone)
+
+
+def test_adapters_alone_are_trained(found):
+    losses, norms = advance(local(lora=4))
+    same_trajectory(found['lora'], (losses, norms))
+    assert losses[0] - losses[-1] >= 0.3 and max(norms) > layouts.CLIP
+
+
+@pytest.mark.parametrize('name', layouts.OBJECTIVES)
+def test_objective(found, name):
+    objective, stream = layouts.OBJECTIVES[name]
+    losses, norms = advance(local(judge=name in layouts.JUDGES), objective=objective(), stream=stream())
+    same_trajectory(found[name], (losses, norms))
+    assert losses[-1] < 0.8*losses[0] and max(norms) > layouts.CLIP
 
 
 @pytest.mark.parametrize('name', MUTANTS)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..configuration import shown
 from ..core import UserError
+from .align_parts import align_parts
 from .findings import (files_named, read_commands, read_samples, readable,
                                          run_settings, training_log)
 from .measure import measured_on, read_results
@@ -34,11 +35,13 @@ def _curve_part(
     rows:list[dict], # of `read_log`
     name:str, # of the run
     bounds:dict[str, float]|None=None, # lines to draw: name -> nats per token; only if the held-out text is the world's
+    unit:str|None=None, # of the loss; None is nats per token
 )->Part: # picture
     "Training loss and held-out loss over tokens."
     fig, ax = figure(7.4, 3.4)
     plot_curve(ax, rows, bounds)
-    note = f"{name}: loss in nats per token, over tokens read"
+    if unit: ax.set(ylabel=unit)
+    note = f"{name}: loss in {unit or 'nats per token'}, over tokens read"
     for key, words in (('loss', 'last training batch'), ('val_loss', 'held out')):
         values = [row[key] for row in rows if key in row]
         finite = [value for value in values if math.isfinite(value)]
@@ -208,6 +211,7 @@ def _sample_parts(samples:list[dict])->list[Part]:
 def _cards(
     tasks:dict, # of results.json
     logs:list[list[dict]], # training rows of every run
+    more:list[tuple[str, str]]=(), # of `align_parts`; they come after the first number
 )->list[Part]: # at most four numbers
     "The few numbers that most readers come for."
     found = []
@@ -222,9 +226,12 @@ def _cards(
         speeds = [row['tokens_per_s'] for row in train if row.get('tokens_per_s')]
         found.append((f"{train[-1]['tokens']/1e6:.1f} M", 'tokens trained on'))
         if speeds: found.append((f'{median_high(speeds)/1000:.1f}k', 'tokens per second'))
+    found[1:1] = more
     return [Part('figures', found[:4])] if found else []
 
 # %% ../../nbs/650_report.ipynb #645e6489
+_UNITS = {'reward': 'nats per choice', 'dpo': 'loss per pair'} # of losses that are not per token
+
 def _folder_parts(
     folder:Path, # a run, or a folder of them such as runs/book
 )->list[Part]: # everything that is found in it
@@ -235,20 +242,22 @@ def _folder_parts(
     logs = [training_log(run) for run in runs]
     files, damaged = readable(folder, 'samples.json', read_samples)
     samples = [sample for file in files for sample in file]
-    parts = _cards(tasks, [train for _, train in logs])
+    cards, aligned = align_parts(folder)
+    parts = _cards(tasks, [train for _, train in logs], cards)
     for name, task in tasks.items():
         if 'ladder' in task: parts += [Part('heading', f'The ladder: {name}'), *_ladder_parts(task)]
     known = tasks.get('world', {}).get('ladder', [])
     bounds = {rung['name']: rung['nats'] for rung in known if rung['name'] in ('unigram by kind', 'exact floor')}
-    for run, (rows, _) in zip(runs, logs):
-        lines = bounds if len(runs) == 1 else None
-        parts += [Part('heading', f'Loss: {run.name}'), _curve_part(rows, run.name, lines)]
-    parts += _best_sample_parts(samples) + _real_text_parts(tasks) + funnel_parts(folder)
+    commands = [run_settings(run)['command'] for run in runs]
+    for run, command, (rows, _) in zip(runs, commands, logs):
+        lines = bounds if commands.count('pretrain') == 1 and command == 'pretrain' else None
+        parts += [Part('heading', f'Loss: {run.name}'), _curve_part(rows, run.name, lines, _UNITS.get(command))]
+    parts += _best_sample_parts(samples) + aligned + _real_text_parts(tasks) + funnel_parts(folder)
     for run, (rows, _) in zip(runs, logs): parts += _run_parts(run, rows)
-    commands, more = readable(folder, 'next.json', read_commands)
+    following, more = readable(folder, 'next.json', read_commands)
     parts += text_parts(folder) + _sample_parts(samples)
     parts += [Part('text', note) for note in damaged + more]
-    for lines in commands:
+    for lines in following:
         parts += [Part('heading', 'How to continue'), Part('code', '\n'.join(lines))]
     return parts
 

@@ -33,7 +33,8 @@ MACHINERY = {'core', 'fields', 'files', 'outputs', 'processes', 'documents', 'fr
              'model_config', 'webpage', 'invented', 'templates', 'workers', 'unpack', 'rows', 'pages', 'wiki', 'genres',
              'fetch', 'encode', 'intake', 'text_parts', 'task_files', 'heads', 'adapters',
              'messages', 'turns', 'chat_template', 'branches', 'answers',
-             'prefixes'}  # about engineering; their lesson cells may look ahead
+             'prefixes', 'tuning', 'pairs', 'scoring', 'reference', 'truth',
+             'align_parts'}  # about engineering; their lesson cells may look ahead
 OUTPUT_KB = 300
 LINES, WIDER = 250, {'text.grammar': 295, 'text.templates': 420} # the last is data
 TOKENS, WIDE = 12, 5  # of Python in a line inside functions; percent of lines over 100 characters; both over the library

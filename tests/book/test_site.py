@@ -21,7 +21,8 @@ import yaml
 from test_layout import PAGES, ROOT, copy_house, modules, run
 from test_layout_mutants import append, cell, notebook, replace
 
-from llmbook.cli import INSTEAD, VERBS, choose_stage
+from llmbook.align.lora import lora_flags
+from llmbook.cli import ADAPTED, INSTEAD, VERBS, choose_stage
 from llmbook.core import UserError
 from llmbook.flags import read_args
 from llmbook.scale.engine import engine_flags
@@ -290,7 +291,7 @@ def misunderstood(verb, args):
     others = [INSTEAD[verb][:2]] if verb in INSTEAD else [] # a flag may choose another stage
     stages = [getattr(import_module(module), function) for module, function in [(module, function), *others]]
     try:
-        given = read_args(list(args), *stages, *[engine_flags] * trains)
+        given = read_args(list(args), *stages, *[engine_flags] * trains, *[lora_flags] * (verb in ADAPTED))
         if others: choose_stage(verb, stages, given)
     except UserError as e: return str(e)
     return ''
