@@ -4,16 +4,13 @@ import json
 import math
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import layouts
 import pytest
 import torch
+from killed import ROOT, finished, killed_at_line
 from layouts import advance, local, same_trajectory
 from needs import needs
 
@@ -28,8 +25,6 @@ from llmbook.model.hf_format import save_model
 from llmbook.model.transformer import Config, Transformer
 from llmbook.scale.ranks import launch
 from llmbook.text.batches import IGNORE
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def made_up(rows=6, width=12, seed=0):
@@ -405,28 +400,6 @@ def test_a_text_is_scored_once():
 
 # Killed and resumed; real pairs
 
-def command(*args):
-    env = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT), MPLBACKEND='agg')
-    return subprocess.Popen([sys.executable, '-m', 'llmbook', *map(str, args)], env=env, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def finished(*args):
-    process = command(*args)
-    said = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, said
-    return said
-
-
-def killed(lines, out, *args):
-    "Start a run, and kill it when its log has so many lines."
-    process, log = command(*args, '--out', out), Path(out)/'log.jsonl'
-    while process.poll() is None and (not log.exists() or log.read_bytes().count(b'\n') < lines): time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-
 def same_end(one, other):
     "Do two runs end in the same weights and optimiser state, and log the same?"
     def newest(run): return max((run/'checkpoints').glob('step-*'))
@@ -442,7 +415,7 @@ def same_end(one, other):
 def test_killed_and_resumed_in_the_same_bits(tiny, tmp_path, loss):
     args = ('dpo', '--model', tiny, '--loss', loss, '--pairs', 100, '--steps', 30, '--batch-size', 8, '--save-every', 5)
     finished(*args, '--out', tmp_path/'whole')
-    killed(12, tmp_path/'cut', *args)
+    killed_at_line(12, tmp_path/'cut', *args)
     table = (tmp_path/'cut/reference.safetensors').stat().st_mtime_ns
     assert 'resuming from step' in finished(*args, '--out', tmp_path/'cut')
     assert (tmp_path/'cut/reference.safetensors').stat().st_mtime_ns == table # it was scored once
@@ -453,16 +426,16 @@ DATA = os.environ.get('LLMBOOK_DATA')
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA, reason='LLMBOOK_DATA does not name the folder with preferences.json')
+@pytest.mark.skipif(not DATA, reason='LLMBOOK_DATA names no folder with instructions/preferences.json')
 def test_real_pairs_end_to_end(tmp_path):
     "From a file of real pairs, killed on the way, to a model that transformers opens and that answers in its template."
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from llmbook.align.answers import answer_prompts
-    data = Path(DATA)/'preferences.json'
+    data = Path(DATA)/'instructions/preferences.json'
     model = ROOT/'llmbook/assets/nano-pretrain'
     args = ('dpo', '--model', model, '--data', data, '--skip-bad', '--epochs', 1, '--batch-size', 8, '--save-every', 20)
     finished(*args, '--out', tmp_path/'whole')
-    killed(45, tmp_path/'cut', *args)
+    killed_at_line(45, tmp_path/'cut', *args)
     assert 'resuming from step 40' in finished(*args, '--out', tmp_path/'cut')
     same_end(tmp_path/'whole', tmp_path/'cut')
     log = rows_of(tmp_path/'whole')

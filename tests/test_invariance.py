@@ -52,7 +52,7 @@ def test_layout(alone, found, name): same_trajectory(found[name], alone)
 def test_adapters_alone_are_trained(found):
     losses, norms = advance(local(lora=4))
     same_trajectory(found['lora'], (losses, norms))
-    assert losses[0] - losses[-1] >= 0.3 and max(norms) > layouts.CLIP
+    assert losses[0] - losses[-1] >= 0.35 and sum(norm > layouts.CLIP for norm in norms) >= 25
 
 
 @pytest.mark.parametrize('name', layouts.OBJECTIVES)

@@ -1,17 +1,14 @@
 "LoRA: a frozen base, adapters that learn, what is kept of them, and the same numbers as peft. Ranks run functions from here."
 import copy
 import io
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
+from killed import finished, killed_after
 from layouts import CLIP, CONFIG, LR, Uneven, advance, local, same_trajectory, sharded, trajectories
 from needs import needs
 from safetensors.torch import load_file
@@ -392,23 +389,6 @@ def test_a_verb_trains_adapters_resumes_and_refuses(tmp_path, verb):
         assert code == 2 and 'base' in said and said.count('\n') == 1, said
 
 
-def command(*argv): return [sys.executable, '-m', 'llmbook', 'sft', *map(str, argv)]
-
-
-def environment(): return os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-
-
-def killed_after(argv, folder, checkpoints):
-    "Start a run and kill it once it has so many checkpoints."
-    process = subprocess.Popen(argv, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while len(list((folder/'checkpoints').glob('step-*'))) < checkpoints:
-        assert process.poll() is None and time.monotonic() < deadline, 'it ended before it could be killed'
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 def model_files(checkpoint):
     "What is in every file of weights, of the model, the adapter and the optimiser."
     return {str(path.relative_to(checkpoint)): sha256_of(path) for path in checkpoint.rglob('*.safetensors')}
@@ -422,10 +402,10 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path, more):
     write_jsonl(tmp_path/'rows.jsonl', question_rows(60, 1))
     flags = ('--model', tmp_path/'base', '--data', tmp_path/'rows.jsonl', '--steps', 24, '--batch-size', 2, '--save-every', 3,
              '--keep', 0, '--lora', 4, more)
-    killed_after(command(*flags, '--out', tmp_path/'killed'), tmp_path/'killed', 2)
+    killed_after(2, tmp_path/'killed', 'sft', *flags)
     for out in ('killed', 'whole'):
-        ended = subprocess.run(command(*flags, '--out', tmp_path/out), env=environment(), capture_output=True, text=True)
-        assert ended.returncode == 0 and ('resuming from step' in ended.stdout + ended.stderr) == (out == 'killed'), ended.stderr
+        said = finished('sft', *flags, '--out', tmp_path/out)
+        assert ('resuming from step' in said) == (out == 'killed'), said
     killed, whole = (model_files(tmp_path/out/'checkpoints/step-00000024') for out in ('killed', 'whole'))
     assert killed == whole and len(whole) == 3 + (more == '--merge') # adapter, optimiser and random state; and the model
     assert whole != model_files(tmp_path/'whole/checkpoints/step-00000021')

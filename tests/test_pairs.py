@@ -8,8 +8,8 @@ import torch
 
 from llmbook.align.chat_template import ChatTemplate
 from llmbook.align.messages import Choice, choice_of
-from llmbook.align.pairs import (EncodedChoice, PairStream, annotated_pairs, encode_choices, fill_choices, labelled_of,
-                                 mismatched, pair_batches, pairs_of, read_labelled)
+from llmbook.align.pairs import (EncodedChoice, PairStream, annotated_pairs, encode_choices, fill_choices, fit_together,
+                                 labelled_of, mismatched, pair_batches, pairs_of, read_labelled)
 from llmbook.core import UserError
 from llmbook.model.checkpoints import book_model
 from llmbook.text.batches import IGNORE
@@ -38,6 +38,15 @@ def numbers(*lengths):
     "A choice of ids that count upwards: the prompt, then the answers."
     first, *others = lengths
     return EncodedChoice('', np.arange(1, first + 1), [np.arange(50, 50 + n) for n in others], None)
+
+
+# Which choices share a batch
+
+def test_choices_that_share_batches():
+    pair, tie = ask('a', ['1', '2']), ask('b', ['1', '2'], [1., 1.])
+    three, tied = ask('c', ['1', '2', '3'], [3., 2., 1.]), ask('d', ['1', '2', '3'], [3., 2., 2.])
+    assert fit_together([pair, tie]) and fit_together([three, three._replace(scores=None)])
+    assert not fit_together([pair, three]) and not fit_together([three, tied]) and not fit_together([tied])
 
 
 # What a batch asks

@@ -3,16 +3,13 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killed import ROOT, finished, killed_after
 from layouts import advance, chats, local, same_trajectory, trajectories
 from needs import needs
 from torch.nn.utils.rnn import pad_sequence
@@ -38,7 +35,6 @@ from llmbook.train.clm import CLM
 from llmbook.train.runs import read_log
 from llmbook.train.step import share_of, sum_counts
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIG = Config(vocab_size=300, block_size=96, n_layer=1, n_head=2, n_kv_head=2, n_embd=16, n_hidden=32)
 ROWS = [{'instruction': f'What is {i} and {i % 7}?', 'input': '', 'output': f'It is {i + i % 7}.'} for i in range(60)]
 
@@ -270,29 +266,11 @@ def test_the_same_loss_on_all_layouts():
     for ours in found.values(): same_trajectory(ours, alone)
 
 
-def command(*argv): return [sys.executable, '-m', 'llmbook', 'sft', *map(str, argv)]
-
-
-def environment(): return os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-
-
-def killed_after(argv, folder, checkpoints):
-    "Start a run and kill it once it has so many checkpoints."
-    process = subprocess.Popen(argv, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while len(list((folder/'checkpoints').glob('step-*'))) < checkpoints:
-        assert process.poll() is None and time.monotonic() < deadline, 'it ended before it could be killed'
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 def run_killed_and_whole(tmp_path, model, rows, *flags):
     "One run that is killed twice and resumed, and one that is not; their last checkpoints."
     flags = ['--model', model, '--data', rows, '--save-every', 5, '--keep', 0, *flags]
-    for checkpoints in (1, 3): killed_after(command(*flags, '--out', tmp_path/'killed'), tmp_path/'killed', checkpoints)
-    for out in ('killed', 'whole'):
-        subprocess.run(command(*flags, '--out', tmp_path/out), env=environment(), check=True, capture_output=True)
+    for checkpoints in (1, 3): killed_after(checkpoints, tmp_path/'killed', 'sft', *flags)
+    for out in ('killed', 'whole'): finished('sft', *flags, '--out', tmp_path/out)
     return [sorted((tmp_path/out/'checkpoints').glob('step-*'))[-1] for out in ('killed', 'whole')]
 
 
@@ -322,9 +300,7 @@ def test_real_rows_end_to_end(tmp_path):
     ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors='pt', return_dict=True)
     assert model.generate(**ids, max_new_tokens=5, do_sample=False).shape[1] > ids['input_ids'].shape[1]
     (tmp_path/'prompts.jsonl').write_text(json.dumps({'prompt': 'Name a colour.'}) + '\n')
-    said = subprocess.run([sys.executable, '-m', 'llmbook', 'generate', '--model', whole, '--prompts', tmp_path/'prompts.jsonl',
-                           '--temperature', '0', '--n', '8'], env=environment(), capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
+    finished('generate', '--model', whole, '--prompts', tmp_path/'prompts.jsonl', '--temperature', 0, '--n', 8)
 
 
 # Exercises

@@ -5,11 +5,10 @@ from statistics import pstdev
 import pytest
 
 from llmbook.align import truth
-from llmbook.align.messages import choice_of
+from llmbook.align.scoring import RULES
 from llmbook.model.checkpoints import book_model
-from llmbook.text.claims import claim_sentence, story_claims
 from llmbook.text.corpus import HELD_START
-from llmbook.text.preferences import REQUEST, honest_answer
+from llmbook.text.preferences import REQUEST
 from llmbook.text.tasks import question_rows
 
 
@@ -45,23 +44,6 @@ def test_preferred_counts_ties_half():
     assert share == 0.625 and isclose(error, pstdev([0.5, 1, 1, 0])/2)
 
 
-def test_rules_score_what_they_say():
-    story = truth.held_stories(1)[0]
-    claims = story_claims(story)[:2]
-    answer = ' '.join(map(claim_sentence, [claims[0], claims[0], claims[1]]))
-    counts = [truth.RULES[name](answer) for name in ('more claims win', 'more distinct claims win')]
-    assert counts == [3, 2] and truth.RULES['the shorter wins']('one two') > truth.RULES['the shorter wins'](answer)
-    assert truth.RULES['more claims win']('No claim at all') == 0
-
-
-def test_log_probabilities_are_those_of_the_answer_alone(tuned):
-    model, tokenizer = tuned
-    story = truth.held_stories(1)[0]
-    row = {'prompt': f'{story.text}\n{REQUEST}', 'chosen': honest_answer(story, 2), 'rejected': 'Nothing to tell.'}
-    [[good, bad]] = truth.answer_nats(model, tokenizer, [choice_of(row, 'row 1')])
-    assert 0 > good > bad
-
-
 def test_base_models_are_judged_kindly_and_fit_the_context(tuned):
     base, tokenizer = book_model()
     rows = list(question_rows(6, start=HELD_START, sentences=True))
@@ -75,7 +57,7 @@ def test_base_models_are_judged_kindly_and_fit_the_context(tuned):
 def test_pairs_without_a_judge_and_policies(tuned):
     model, tokenizer = tuned
     judged = truth.pairs_judged(None, model, tokenizer, 6)
-    assert 'accuracy' not in judged and set(judged['others']) == {*truth.RULES, "the model's own log-probability"}
+    assert 'accuracy' not in judged and set(judged['others']) == {*RULES, "the model's own log-probability"}
     assert all(0 <= share <= 1 for share in judged['others'].values()) and 0.5 <= judged['best'] <= 1
     table, example = truth.policies_compared({'one': model, 'same': model}, tokenizer, 4)
     assert table['same']['wins'] == 0.5 and table['same']['wins_error'] == 0 and 'wins' not in table['one']

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .chat_template import ChatTemplate
 from .messages import Choice, choice_of, read_choices
-from .pairs import PairStream, encode_choices, mismatched, pair_batches, pairs_of, read_labelled
+from .pairs import PairStream, encode_choices, fit_together, mismatched, pair_batches, pairs_of, read_labelled
 from .reference import AnswerLogProbs, PointStream, stored_scores
 from .tuning import load_start, read_rows, split_rows, tune
 from ..core import UserError
@@ -185,13 +185,6 @@ class _HeldOut:
     def __iter__(self)->Iterator[Batch]: return pair_batches(self.stream)
 
 
-def _are_lists(choices:list[Choice])->bool:
-    "Are all choices lists of one length, three or more, without ties? Then they share batches as they are."
-    sizes = {len(choice.answers) for choice in choices}
-    tied = any(choice.scores and len(set(choice.scores)) < len(choice.answers) for choice in choices)
-    return len(sizes) == 1 and min(sizes) > 2 and not tied
-
-
 def _as_pairs(choices:list[Choice])->list[Choice]:
     "Lists as pairs, without ties. If some rows are single answers, pairs become single answers too."
     pairs = []
@@ -218,7 +211,8 @@ def _stream(
     pointed:bool, # with KTO's reference point?
 )->PairStream:
     "Choices as a stream of pairs, or of lists."
-    if pointed or not _are_lists(choices):
+    are_lists = len(choices[0].answers) > 2 and fit_together(choices)
+    if pointed or not are_lists:
         choices = _as_pairs(choices)
     rows = encode_choices(choices, template, block_size, skipped)
     kind = PointStream if pointed else PairStream
