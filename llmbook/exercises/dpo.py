@@ -2,7 +2,6 @@
 import math
 
 import torch
-from torch.nn import functional as F
 
 
 def check_1(answer):
@@ -14,31 +13,38 @@ def check_1(answer):
         "Multiply each probability of the reference by e^(r / beta), then divide by their sum.")
 
 
-def _ranked(ratios, beta):
-    "Plackett and Luce, place by place."
-    total = 0.
-    for row in ratios:
-        rewards = beta * row
-        for place in range(len(rewards) - 1): total -= rewards[place] - rewards[place:].logsumexp(0)
-    return total / len(ratios)
+def _best(ref, rewards, beta):
+    "The policy that is best for these rewards."
+    weights = ref * (rewards / beta).exp()
+    return weights / weights.sum()
 
 
 def check_2(answer):
-    "A loss for lists."
+    "The strength of the tie, from the best policy."
+    def found(policy, ref, rewards):
+        beta = answer(policy.clone(), ref.clone(), rewards.clone())
+        assert beta is not None, "Return beta."
+        beta = torch.as_tensor(beta, dtype=torch.float32)
+        assert beta.numel() == 1, f"One number, not a tensor of shape {tuple(beta.shape)}."
+        return beta.item()
+    hand = torch.tensor([0.5, 0.5]), torch.tensor([0.8, 0.2]), torch.tensor([0., 1.])
+    beta = found(*hand)
+    more = found(*hand[:2], hand[2] + 3)
+    assert math.isclose(beta, more, rel_tol=1e-3), (
+        "Three more points for every answer change your beta, but they do not change the best policy.")
+    assert math.isclose(beta, 1 / math.log(4), rel_tol=1e-3), (
+        "Wrong for the example by hand and a policy that says A and B equally often: "
+        f"with your {beta:.3f} another policy is best.")
     g = torch.Generator().manual_seed(0)
-    for k, beta in ((2, 0.1), (3, 0.5), (4, 1.0)):
-        ratios = 3 * torch.randn(5, k, generator=g)
-        found = answer(ratios.clone(), beta)
-        assert found is not None, "Return the losses, (B,)."
-        assert tuple(found.shape) == (5,), (
-            f"Of 5 lists there are 5 losses, not {tuple(found.shape)}.")
-        if k == 2:
-            pair = -F.logsigmoid(beta * (ratios[:, 0] - ratios[:, 1]))
-            assert torch.allclose(found, pair, atol=1e-5), (
-                "For lists of two it must be the loss of DPO.")
-        expected = torch.stack([_ranked(row[None], beta) for row in ratios])
-        assert torch.allclose(found, expected, atol=1e-4), (
-            f"Wrong for lists of {k}: each place chooses among those that are left.")
+    for k, true in ((3, 0.1), (4, 0.5), (5, 2.)):
+        ref = torch.rand(k, generator=g).softmax(0)
+        rewards = torch.rand(k, generator=g)
+        rewards[1] = rewards[0]
+        policy = _best(ref, rewards, true)
+        beta = found(policy, ref, rewards)
+        assert math.isfinite(beta), "Some answers have equal rewards: what do they say about beta?"
+        assert math.isclose(beta, true, rel_tol=1e-2), (
+            f"Wrong for {k} answers, of which two have equal rewards.")
 
 
 def check_3(answer):
