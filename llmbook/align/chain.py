@@ -128,7 +128,7 @@ def align(
     "Fine-tune, compare answers, train a reward model, learn from the comparisons, and measure it all."
     sizes, ranked = stage_sizes(steps), str(out/'preferences.jsonl')
     shared = {'engine': engine, 'seed': seed, 'skip_bad': True} # an answer may be too long to be read again
-    stories = round(6 * sizes.sft / 0.83) # 6 rows in a batch; a story fills five sixths of a row
+    stories = round(6 * sizes.sft / 0.83) # so each is read once: 6 rows in a batch, a story fills five sixths of a row
     _run_stage('sft', out, sft, sizes.sft, model=str(out/'pretrain'), stories=stories, **shared)
     once(out/'preferences.jsonl', 'Preferences', _write_preferences, out, sizes.lists, seed)
     _run_stage('reward', out, reward, sizes.reward, model=str(out/'sft'), data=ranked, **shared)
