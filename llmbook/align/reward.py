@@ -124,7 +124,7 @@ def own_lists(
     rows = []
     for number, (story, answers) in enumerate(zip(told, written)):
         if len({answer.strip() for answer in answers} - {''}) < samples:
-            continue # a list without repeats
+            continue # an answer twice, or an empty one
         rewards = [gold_reward(answer, story) for answer in answers]
         scores = Annotator().rank(rewards, random.Random(seed_of(seed, 'own lists', number)))
         rows.append({'id': f'own-list-{seed}-{number}', 'prompt': f'{story.text}\n{REQUEST}', 'answers': answers,
