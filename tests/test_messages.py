@@ -137,7 +137,7 @@ BAD_CHOICES = [
     ({'prompt': 'u', 'answers': 'ab'}, 'answers is "ab"', 'rows without an answer'),
     ({'prompt': 'u', 'answers': ['a', 'a'], 'scores': [1, 2]}, 'equal', 'rows whose chosen answer is equal to a rejected one'),
     ({'prompt': 'u', 'answers': ['a', 3]}, 'answer 2 is 3', 'rows without text'),
-    *[({'prompt': 'u', 'answers': ['a', 'b'], 'scores': scores}, 'give a finite number', 'rows with wrong scores')
+    *[({'prompt': 'u', 'answers': ['a', 'b'], 'scores': scores}, 'give each answer a number', 'rows with wrong scores')
       for scores in ([1], [1, 2, 3], [1, True], [1, '2'], [1, None], [1, float('nan')], [1, float('inf')], 'x', {})],
     ({'answers': ['a', 'b']}, 'does not end with a question', 'rows without a prompt'),
     ({'messages': HELLO}, 'no known form', 'rows of no known form'),

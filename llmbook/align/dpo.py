@@ -20,7 +20,7 @@ from .chat_template import ChatTemplate
 from .messages import Choice, choice_of, read_choices
 from .pairs import PairStream, encode_choices, fit_together, mismatched, pair_batches, pairs_of, read_labelled
 from .reference import AnswerLogProbs, PointStream, stored_scores
-from .tuning import load_start, read_rows, split_rows, tune
+from .tuning import _check_left, load_start, read_rows, split_rows, tune
 from ..core import UserError
 from ..flags import above, at_least, below, between, check_ranges
 from ..joints import Batch, EngineOptions
@@ -211,10 +211,12 @@ def _stream(
     pointed:bool, # with KTO's reference point?
 )->PairStream:
     "Choices as a stream of pairs, or of lists."
+    where = choices[0].where
     are_lists = len(choices[0].answers) > 2 and fit_together(choices)
     if pointed or not are_lists:
         choices = _as_pairs(choices)
     rows = encode_choices(choices, template, block_size, skipped)
+    _check_left(rows, where)
     kind = PointStream if pointed else PairStream
     stream = kind(rows, batch_size, block_size, seed, template.tokenizer.pad or 0)
     if pointed:

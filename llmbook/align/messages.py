@@ -6,7 +6,6 @@
 __all__ = ['Conversation', 'Choice', 'RowFault', 'conversation_of', 'choice_of', 'read_conversations', 'read_choices']
 
 # %% ../../nbs/492_messages.ipynb #0b7130b7
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -192,8 +191,8 @@ def _pair(row:dict)->tuple[list[dict], list[str], list[float]|None]: # prompt, a
 
 # %% ../../nbs/492_messages.ipynb #9cc75007
 def _is_number(value)->bool:
-    "Is a value a finite number?"
-    return type(value) in (int, float) and math.isfinite(value)
+    "Is a value a number, and not too large to be computed with?"
+    return type(value) in (int, float) and abs(value) <= 1e30 # NaN is not
 
 def _ranked(row:dict)->tuple[list[dict], list[str], list[float]|None]: # prompt, answers, scores
     "A list of answers, the best first."
@@ -204,7 +203,7 @@ def _ranked(row:dict)->tuple[list[dict], list[str], list[float]|None]: # prompt,
     answers = [message['content'] for message in said]
     if scores is None: return _prompt(row), answers, None
     if not isinstance(scores, list) or list(map(_is_number, scores)) != [True] * len(answers):
-        problem = f"scores is {_shown(scores)}; give a finite number for each answer"
+        problem = f"scores is {_shown(scores)}; give each answer a number, none beyond 1e30"
         raise RowFault('rows with wrong scores', problem)
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
     return _prompt(row), [answers[i] for i in order], [float(scores[i]) for i in order]

@@ -166,7 +166,7 @@ def _width(
 def _check_answers(choices:Sequence[EncodedChoice]):
     "Raise `UserError` for choices that cannot share a batch."
     if not choices:
-        raise UserError("no rows of preferences are left; give more data, or a longer --block-size")
+        raise UserError("no rows of preferences are left; give more, or shorter ones")
     sizes = sorted({len(choice.answers) for choice in choices})
     if len(sizes) > 1:
         mixed = ' and '.join(map(str, sizes))

@@ -22,8 +22,8 @@ from .chat_template import ChatTemplate
 from .messages import Choice, choice_of, read_choices
 from .pairs import PairStream, encode_choices, fit_together, pair_batches, pairs_of
 from .scoring import answer_rows, telling_prompts
-from .tuning import Start, load_start, read_rows, split_rows, tune
-from ..core import seed_of
+from .tuning import Start, _check_left, load_start, read_rows, split_rows, tune
+from ..core import UserError, seed_of
 from ..flags import above, at_least, below, between, check_ranges
 from ..joints import Adapter, Batch, EngineOptions
 from ..model.heads import reward_model_from
@@ -219,7 +219,11 @@ def _streams(
     block_size = start.model.config.block_size
     pad = next(i for i in (tokenizer.pad, *tokenizer.ends, 0) if i is not None)
     everyone = [*parts[0], *parts[1]]
+    first = [part[0].where for part in parts]
+    if margin and not any(choice.scores for choice in everyone):
+        raise UserError(f"--margin {margin:g}: no row has scores; give rows with answers and scores, or leave it out")
     if not fit_together(everyone) or margin and len(everyone[0].answers) > 2:
         parts = [[pair for choice in part for pair in pairs_of(choice)] for part in parts]
     encoded = [encode_choices(part, template, block_size, skipped, complete=True) for part in parts]
+    for rows, where in zip(encoded, first): _check_left(rows, where)
     return [PairStream(rows, batch_size, block_size, seed, pad) for rows in encoded]

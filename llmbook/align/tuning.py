@@ -135,6 +135,15 @@ def read_rows(
     skipped.report()
     raise UserError(f"{path}: no rows that can be used; give a file with rows")
 
+
+def _check_left(
+    rows:list, # encoded, of those that were read
+    where:str, # the first that was read is; empty for a row of the world
+):
+    "Raise `UserError` if no row is left to learn from."
+    if rows: return
+    raise UserError(f"{where or 'the world'}: neither this row nor another one can be used; all are ties or too long")
+
 # %% ../../nbs/498_tuning.ipynb #a2a80482
 class Recipe(NamedTuple):
     "The parameters that every stage of tuning has."

@@ -28,7 +28,7 @@ MEMORY = 1 << 30 # bytes that a command may take beyond what the imports take
 NOISE = ('Traceback (most recent', 'panicked at', 'Fatal Python error', 'Exception ignored',
          'a fault of llmbook, please', 'Segmentation fault', 'terminate called', 'leaked')
 SAYS = {'corpus': 'document', 'tokens': 'tokens', 'tokenizer': 'merges', 'evaluate': 'per', 'report': 'report:',
-        'pretrain': 'done', 'run': 'report:', 'generate': 'Once',
+        'pretrain': 'done', 'run': 'report:', 'generate': 'Once', 'sft': 'done', 'reward': 'done', 'dpo': 'done',
         '--help': 'usage'} # how a verb shows that it has done its work
 NOTES = ('warning:', 'left out:', 'llmbook: stopping') # lines on stderr that are not the reason of an end
 LEFTOVER = re.compile(r'\..*\.(tmp|gone|old)$')
@@ -299,7 +299,7 @@ class Server:
 
 
 TEMPLATES = ('text', 'tokenizer', 'tokens', 'base', 'model', 'run', 'book', 'results', 'short.txt', 'long.jsonl',
-     'other', 'whole')
+     'other', 'whole', 'chat.jsonl', 'pairs.jsonl', 'judge', 'adapter')
 
 
 class House:

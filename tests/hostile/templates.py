@@ -16,11 +16,14 @@ COMMANDS = {
     'run': PRETRAIN,
     'book': BOOK,
     'whole': LONG.replace('--out long', '--out whole'), # what an interrupted run must come to
+    'judge': 'reward --model base --data pairs.jsonl --steps 2 --batch-size 2 --out judge',
+    'adapter': 'sft --model base --data chat.jsonl --steps 2 --batch-size 2 --lora 2 --out adapter',
     'results': 'evaluate --model model --tasks text --text short.txt --out results',
 }
 NEEDS = {'tokenizer': ('text',), 'tokens': ('text', 'tokenizer'), 'run': ('tokens', 'base'), 'book': ('text',),
      'whole': ('tokens', 'base'),
-         'model': ('run',), 'base': ('tokenizer',), 'results': ('model', 'short.txt'), 'other': ()}
+         'model': ('run',), 'base': ('tokenizer',), 'results': ('model', 'short.txt'), 'other': (),
+         'judge': ('base', 'pairs.jsonl'), 'adapter': ('base', 'chat.jsonl')}
 
 
 def _base(place):
@@ -31,6 +34,23 @@ def _base(place):
     tokenizer = load_tokenizer(place/'tokenizer')
     config = Config(vocab_size=280, block_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=16, n_hidden=32, tied=False)
     save_model(Transformer(config, 0), tokenizer, place/'base')
+
+
+def _rows(name):
+    "Twelve conversations, or pairs of answers, that are short enough for the model."
+    if name == 'pairs.jsonl':
+        rows = [{'prompt': f'Who is {i}?', 'chosen': f'It is {i}.', 'rejected': 'No.'} for i in range(12)]
+    else: rows = [{'prompt': f'Who is {i}?', 'completion': f'It is {i % 3}.'} for i in range(12)]
+    return ''.join(json.dumps(row) + '\n' for row in rows)
+
+
+def _bare(run):
+    "Of a run only its model, without a manifest."
+    shutil.move(run/'checkpoints/step-00000002', run.parent/'bare')
+    shutil.rmtree(run)
+    shutil.rmtree(run.parent/'bare/trainer')
+    (run.parent/'bare/manifest.json').unlink()
+    (run.parent/'bare').rename(run)
 
 
 def make(name, place):
@@ -44,5 +64,7 @@ def make(name, place):
     if name == 'model': # as a stranger's folder: without a manifest
         newest, unwanted = place/'run/checkpoints/step-00000008', shutil.ignore_patterns('manifest.json', 'trainer')
         return shutil.copytree(newest, place/'model', ignore=unwanted)
+    if name in ('chat.jsonl', 'pairs.jsonl'): return place.put(name, _rows(name))
     done = place.server.run(COMMANDS[name], place)
     if done.code: raise RuntimeError(f'{COMMANDS[name]}: {done.code}: {done.said}')
+    if name in ('judge', 'adapter'): _bare(place/name)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from . import (cases_configs, cases_disks, cases_environment, cases_files, cases_flags, cases_paths, cases_signals,
-               cases_texts)
+from . import (cases_align, cases_configs, cases_disks, cases_environment, cases_files, cases_flags, cases_paths,
+               cases_signals, cases_texts)
 from .harness import MEMORY, Case, House, Result, complaints
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = {'corruptions': cases_files.CASES, 'configurations': cases_configs.CASES,
            'archives and texts': cases_texts.CASES, 'paths': cases_paths.CASES, 'flags': cases_flags.CASES,
            'signals and pipes': cases_signals.CASES, 'disks and limits': cases_disks.CASES,
-           'environment': cases_environment.CASES}
+           'environment': cases_environment.CASES, 'preferences and conversations': cases_align.CASES}
 ALL = [(name, case) for name, cases in CLASSES.items() for case in cases]
 QUICK = [(name, case) for name, case in ALL if case.quick]
 
