@@ -189,6 +189,11 @@ def test_bad_rows_stop_or_are_counted(tiny, tmp_path, capfd):
     assert 'rows that are too long: 1' in capfd.readouterr().err
 
 
+def test_a_margin_is_not_asked_of_an_order(tiny, tmp_path):
+    with pytest.raises(UserError, match='--margin 1: an order has no pairs'):
+        reward(str(tiny), pairs=60, steps=1, loss='order', margin=1., out=str(tmp_path/'run'))
+
+
 def test_an_adapter_in_place_of_all_weights(tiny, tmp_path):
     adapt = LoraOptions(2)
     newest = reward(str(tiny), pairs=60, steps=2, batch_size=4, eval_every=0, lr=1e-2, out=str(tmp_path/'run'), adapt=adapt)

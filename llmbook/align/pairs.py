@@ -21,6 +21,7 @@ from torch import Tensor
 from .chat_template import ChatTemplate, Encoded
 from .messages import Choice, RowFault, _read_rows, choice_of, conversation_of
 from ..core import UserError, seed_of
+from ..fields import _shown
 from ..text.batches import IGNORE, Stream
 from ..text.framing import PAD
 from ..text.preferences import REQUEST, Annotator, gold_reward
@@ -267,7 +268,7 @@ def labelled_of(
     if conversation is None: return None
     label = row.get('label')
     if label not in (True, False): # 1 and 0 are equal to them
-        problem = f"label is {label!r}; give true for a good answer, or false"
+        problem = f"label is {_shown(label)}; give true for a good answer, or false"
         return skipped.refuse('rows without a label', where, problem)
     *prompt, last = conversation.messages
     return Choice(conversation.id, prompt, [last['content']], [float(label)], {}, where)

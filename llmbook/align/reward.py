@@ -190,6 +190,8 @@ def reward(
     "Train a reward model: it learns from comparisons to give answers points."
     args = {name: value for name, value in locals().items() if name not in ('engine', 'adapt')}
     check_ranges(reward, args)
+    if margin and loss == 'order':
+        raise UserError(f"--margin {margin:g}: an order has no pairs that it could be asked of; leave out --loss order")
     start = load_start(model, out, fresh)
     skipped = Skipped(lenient=skip_bad or data is None)
     rows = read_rows(data, read_choices, skipped)
