@@ -96,7 +96,8 @@ def lists(rows=40):
 
 
 OBJECTIVES = { # name -> what makes an objective, and the stream that it learns from
-    'sft': (CLM, chats), 'dpo': (Preference, pairs), 'reward': (lambda: Comparisons(center=0.1, block_size=16), lists)}
+    'sft': (CLM, chats), 'dpo': (lambda: Preference(block_size=16), pairs),
+    'reward': (lambda: Comparisons(center=0.1, block_size=16), lists)}
 JUDGES = ('reward',) # objectives of a model that gives points
 
 

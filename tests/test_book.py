@@ -292,7 +292,7 @@ def test_samples_do_not_touch_the_training(whole):
 def test_plan_fits_the_minutes(whole, monkeypatch):
     monkeypatch.setattr(book, 'rows_per_second', lambda *_: 40.0)
     plan = book._plan_steps(whole/'tokens', 'nano', 10.0, 0)
-    assert plan['steps'] == round(0.93*600*40/16/20)*20 and plan['speed']['precision'] == 'fp32'
+    assert plan['steps'] == round(0.75*600*40/16/20)*20 and plan['speed']['precision'] == 'fp32'
 
 
 @pytest.mark.slow

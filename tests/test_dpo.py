@@ -15,8 +15,10 @@ from layouts import advance, local, same_trajectory
 from needs import needs
 
 from llmbook.align import reference
+from llmbook.align.chat_template import ChatTemplate
 from llmbook.align.dpo import BETAS, Preference, dpo
-from llmbook.align.pairs import PairStream
+from llmbook.align.messages import choice_of
+from llmbook.align.pairs import PairStream, encode_choices
 from llmbook.align.reference import PointStream
 from llmbook.core import UserError, current_rank
 from llmbook.files import atomic_folder, read_jsonl
@@ -25,6 +27,7 @@ from llmbook.model.hf_format import save_model
 from llmbook.model.transformer import Config, Transformer
 from llmbook.scale.ranks import launch
 from llmbook.text.batches import IGNORE
+from llmbook.text.preferences import ranking_rows
 
 
 def made_up(rows=6, width=12, seed=0):
@@ -467,3 +470,22 @@ def test_a_list_counts_as_all_its_pairs(name):
     assert objective.counts(lists)['pairs'] == objective.counts(paired)['pairs'] == 6
     torch.testing.assert_close(as_lists, as_pairs)
     for key, value in expected.items(): torch.testing.assert_close(logged[key], value)
+
+
+def test_answers_that_share_their_prompt(tiny):
+    "Loss and gradients are those of rows of their own; rows that are too short are shared by fewer answers."
+    model, tokenizer = load_model(tiny)
+    lists = [choice_of(row, 'world') for row in ranking_rows(6)]
+    stream = PairStream(encode_choices(lists, ChatTemplate(tokenizer), 256), 6, 256, pad=tokenizer.pad)
+    batch = stream[0]
+    batch['ref'] = torch.randn(6, 4)
+    found, widths = [], []
+    for block_size in (None, 256, 210, 100):
+        objective = Preference('ipo', block_size=block_size)
+        inputs = objective.inputs(batch)
+        widths.append(inputs[0].size(0))
+        loss, _ = objective.loss(model(*inputs), batch, objective.counts(batch))
+        gradient = torch.autograd.grad(loss, model.parameters())
+        found.append(torch.cat([loss.view(1), *(g.flatten() for g in gradient)]))
+    assert widths[:2] == [24, 6] and widths[2] == 12 and widths[3] == 24
+    for other in found[1:]: torch.testing.assert_close(other, found[0], atol=1e-5, rtol=1e-4)

@@ -153,7 +153,7 @@ def test_rows_with_a_label(tmp_path, template):
     assert [(c.answers, c.scores) for c in found] == [(['yes'], [1]), (['no'], [0]), (['good', 'bad'], None)]
     assert skipped == {'rows without a label': 1}
     assert fill_choices(encode_choices(found[:2], template, 64), [0, 1], 16)['good'].tolist() == [True, False]
-    with pytest.raises(UserError, match="row 4: label is 'up'; give true"): list(read_labelled(tmp_path/'rows.jsonl'))
+    with pytest.raises(UserError, match='row 4: label is "up"; give true'): list(read_labelled(tmp_path/'rows.jsonl'))
     assert labelled_of(rows[0], 'w').prompt == [{'role': 'user', 'content': 'p'}]
 
 

@@ -35,8 +35,8 @@ class StageSizes(NamedTuple):
     dpo: int    # optimiser steps
 
 
-_PRETRAINING = 1160 # steps in 230 seconds, on two cores with bfloat16
-_USUAL = StageSizes(sft=800, lists=2000, reward=235, dpo=100) # beside them
+_PRETRAINING = 1300 # steps in 230 seconds, on two cores with bfloat16
+_USUAL = StageSizes(sft=1200, lists=3000, reward=280, dpo=130) # beside them
 
 
 def stage_sizes(

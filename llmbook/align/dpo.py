@@ -116,7 +116,9 @@ class Preference(AnswerLogProbs):
         beta:float|None=None, # strength of the tie to the reference; None is usual for the loss
         label_smoothing:float=0., # share of the labels that are taken to be the wrong way round
         gamma:float=1., # by how much the chosen answer has to lead (simpo)
+        block_size:int|None=None, # places in a row in which answers share their prompt; None shares nothing
     ):
+        super().__init__(block_size)
         if label_smoothing and loss not in ('dpo', 'simpo'):
             raise UserError(f"--label-smoothing {label_smoothing}: not with --loss {loss}; leave it out")
         self.name, self.smoothing, self.gamma = loss, label_smoothing, gamma
@@ -138,7 +140,7 @@ class Preference(AnswerLogProbs):
         return {'log_probs': sums, 'rewards': rewards}
 
     def loss(self,
-        log_probs:Tensor, # of the labels (B*K,T); 0 where there is none
+        log_probs:Tensor, # of the labels (B*K,T), or of shared rows; 0 where there is none
         batch:Batch, # a micro-batch
         counts:dict, # of the global batch
     )->tuple[Tensor, dict]: # shares of the loss and of what is logged
@@ -292,7 +294,7 @@ def dpo(
         rows = [choice_of(row, 'the world') for row in preference_rows(pairs, seed=seed)]
     parts = split_rows(rows, read_rows(val_data, read, skipped), seed=seed)
     template = ChatTemplate(start.tokenizer, model)
-    block_size = start.model.config.block_size
+    block_size = objective.block_size = start.model.config.block_size
     shape = template, block_size, batch_size, seed, skipped, loss == 'kto'
     train, val = (_stream(part, *shape) for part in parts)
     skipped.report()
