@@ -16,11 +16,13 @@ from .dpo import dpo
 from .reward import own_lists, reward
 from .sft import sft
 from .truth import pairs_judged, policies_compared, questions_taught
+from .tuning import usual_lr
 from ..core import UserError, current_rank
 from ..fields import Field, check_fields
 from ..files import read_json, write_json, write_jsonl
 from ..joints import EngineOptions
 from ..model.checkpoints import load_model, load_reward_model
+from ..model.transformer import count_parameters
 from ..text.corpus import HELD_START
 from ..text.tasks import question_rows
 from ..train.speed import usable_threads
@@ -36,7 +38,7 @@ class StageSizes(NamedTuple):
 
 
 _PRETRAINING = 1300 # steps in 230 seconds, on two cores with bfloat16
-_USUAL = StageSizes(sft=1200, lists=3000, reward=280, dpo=130) # beside them
+_USUAL = StageSizes(sft=1200, lists=3000, reward=350, dpo=145) # beside them
 
 
 def stage_sizes(
@@ -118,6 +120,12 @@ def _measure(out:Path, sizes:StageSizes, scale:float, seed:int):
     write_json(out/'alignment.json', found | {'stages': stages, 'scale': scale})
 
 
+def _dpo_rate(folder:Path)->float: # of the fine-tuned model
+    "A fifth of fine-tuning's learning rate: twice what DPO takes by default, because so few steps go less far."
+    model, _ = load_model(folder)
+    return 0.2 * usual_lr(count_parameters(model))
+
+
 def align(
     out:Path, # of the complete run, with a pretrained model of the story world in it
     steps:int, # of pretraining
@@ -132,5 +140,6 @@ def align(
     _run_stage('sft', out, sft, sizes.sft, model=str(out/'pretrain'), stories=stories, **shared)
     once(out/'preferences.jsonl', 'Preferences', _write_preferences, out, sizes.lists, seed)
     _run_stage('reward', out, reward, sizes.reward, model=str(out/'sft'), data=ranked, **shared)
-    _run_stage('dpo', out, dpo, sizes.dpo, model=str(out/'sft'), data=ranked, **shared)
+    rate = _dpo_rate(out/'sft')
+    _run_stage('dpo', out, dpo, sizes.dpo, model=str(out/'sft'), data=ranked, lr=rate, **shared)
     once(out/'alignment.json', 'Measuring the stages', _measure, out, sizes, steps / _PRETRAINING, seed)
