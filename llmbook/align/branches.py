@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..core import UserError, seed_of
+from ..model.decode import for_decoding
 from ..model.generate import KVCache, _check_choice, keep_top_p
 from ..model.transformer import Transformer
 from ..progress import Progress
@@ -62,7 +63,7 @@ class _Branches:
     ):
         "Take these rows, and forget the others."
         self.mask, self.lengths = self.mask[rows], self.lengths[rows]
-        for layer in self.cache: layer.k, layer.v = layer.k[rows], layer.v[rows]
+        for layer in self.cache: layer.keep(rows)
 
     def read(self,
         model:Transformer, # on the same device
@@ -284,10 +285,10 @@ def sample_answers(
     plan = _Plan(n, temperature, top_p, seed, samples, group, tuple(ends))
     size = batch_size or _batch_size(model, max(lengths) + n)
     batches = _batches(prompts, first, plan, size)
-    write = partial(_write, model, plan)
     answers = [[] for _ in prompts]
     was_training = model.training
     model.eval()
+    write = partial(_write, for_decoding(model), plan)
     try:
         with Progress(len(batches), 'Answers', hidden=not show) as bar:
             results = map(write, batches) if workers == 1 else parallel_map(write, batches, workers)

@@ -64,10 +64,13 @@ def next_token(
 # %% ../../nbs/160_generate.ipynb #5525f134
 class KVCache:
     "Keys and values of one layer, kept from step to step, in room that doubles when it is full."
-    def __init__(self):
+    def __init__(self,
+        room:int=64, # positions that room is made for at first
+    ):
         self.k = None
         self.v = None
         self.length = 0
+        self.room = room
 
     def append(self,
         k:Tensor, # new keys   (B,G,T,D)
@@ -88,13 +91,21 @@ class KVCache:
         old:Tensor|None, # what is full
         new:Tensor, # what comes, for its shape and type
         end:int, # positions that must fit
-    )->Tensor: # twice the room, the old content in it
+    )->Tensor: # the first room, or twice what is needed, with the old content in it
         "Make room."
         B, G, _, D = new.shape
-        room = new.new_empty(B, G, max(64, 2 * end), D)
+        size = self.room if end <= self.room else 2 * end
+        room = new.new_empty(B, G, size, D)
         if old is not None:
             room[:, :, :self.length] = old[:, :, :self.length]
         return room
+
+    def keep(self,
+        rows:Tensor, # numbers of rows, or True for those that stay; a number may come several times
+    ):
+        "Take these rows, and forget the others."
+        self.k = self.k[rows]
+        self.v = self.v[rows]
 
 # %% ../../nbs/160_generate.ipynb #2b35474b
 def _check_choice(
@@ -118,6 +129,20 @@ def _check_choice(
         raise UserError(f"top_p {top_p}: give more than 0, and at most 1")
 
 # %% ../../nbs/160_generate.ipynb #e7dd027d
+_CHUNK = 512 # tokens of a prompt that are read at once
+
+
+def _read_prompt(
+    model:nn.Module, # a decoder
+    ids:Tensor, # prompt (B,T)
+    cache:list[KVCache], # empty, by layer
+)->Tensor: # scores of the next token (B,V)
+    "Read a prompt in chunks, and score its last place alone."
+    for chunk in ids.split(_CHUNK, 1):
+        hidden = model.hidden(chunk, cache=cache)
+    return model.head(hidden[:, -1:])[:, 0]
+
+
 def _continue(
     model:nn.Module, # a decoder
     ids:Tensor, # prompt (B,T), on the model's device
@@ -125,21 +150,32 @@ def _continue(
     ends:Tensor, # tokens that stop a row; may be empty
     choose:Callable[[Tensor], Tensor], # from logits (B,V) to tokens (B,)
 )->Tensor: # (B, up to T+n)
-    "Choose, append, and let only the newest token through the model."
-    cache = [KVCache() for _ in model.blocks]
-    ended = torch.zeros_like(ids[:, 0], dtype=torch.bool)
-    new = ids
-    for _ in range(min(n, model.config.block_size - ids.size(1))):
-        logits = model(new, cache=cache)[:, -1]
+    "Choose, write down, and let only the newest token through the model."
+    B, T = ids.shape
+    steps = min(n, model.config.block_size - T)
+    if steps < 1: return ids
+    cache = [KVCache(T + steps) for _ in model.blocks]
+    end = ends[0] if len(ends) else ids.new_zeros(())
+    text = torch.cat([ids, end.expand(B, steps)], 1)
+    rows = torch.arange(B, device=ids.device) # those that have not left
+    ended = torch.zeros_like(rows, dtype=torch.bool)
+    logits = _read_prompt(model, ids, cache)
+    for place in range(T, T + steps):
         token = choose(logits)
+        if len(ends): token = torch.where(ended, end, token)
+        if len(rows) == B: text[:, place] = token
+        else: text[rows, place] = token
+        if place + 1 == T + steps: break
         if len(ends):
-            token = torch.where(ended, ends[0], token)
             ended = ended | torch.isin(token, ends)
-        new = token[:, None]
-        ids = torch.cat([ids, new], 1)
-        if len(ends) and ended.all():
-            break
-    return ids
+            gone = int(ended.sum())
+            if gone == len(ended): return text[:, :place + 1]
+            if 4 * gone >= len(ended):
+                stay = ~ended
+                for layer in cache: layer.keep(stay)
+                rows, token, ended = rows[stay], token[stay], ended[stay]
+        logits = model(token[:, None], cache=cache)[:, -1]
+    return text
 
 # %% ../../nbs/160_generate.ipynb #fe4f84f5
 @torch.no_grad()
