@@ -6,6 +6,7 @@ import torch
 from llmbook.align.lora import LoraOptions
 from llmbook.core import generator
 from llmbook.exercises import decode as checks
+from llmbook.model import decode
 from llmbook.model import generate as writing
 from llmbook.model.decode import Decoding, for_decoding
 from llmbook.model.generate import KVCache, generate
@@ -36,9 +37,9 @@ def test_logits_are_those_of_the_decoder(name):
     model = small(arch, **more)
     copy = Decoding(model)
     ids = torch.randint(60, (3, 20), generator=generator(0, 'ids'))
-    mask = torch.arange(20) < torch.tensor([[20], [11], [4]])
+    mask = torch.arange(1, 21) % torch.tensor([[30], [7], [3]]) > 0 # with gaps, since nobody looks at what only comes later
     ways = [{}, {'mask': mask}, {'segments': (torch.arange(20) // 6).expand(3, -1)},
-            {'positions': torch.arange(3, 23).expand(3, -1)}, {'causal': False}]
+            {'positions': torch.arange(20) * torch.tensor([[1], [2], [3]])}, {'causal': False}] # stretched: a shift is not felt
     for way in ways:
         ours, theirs = (m(ids, **way)[mask] for m in (copy, model))
         torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
@@ -70,11 +71,18 @@ def test_the_same_text(arch):
     assert torch.equal(generate(for_decoding(model), ids, 40, 0.), generate(model, ids, 40, 0.))
 
 
-def test_what_is_copied():
+def test_what_is_copied(monkeypatch):
     model = small('llama')
+    copy, ids = for_decoding(model), torch.arange(6)[None]
+    before = copy(ids)
+    with torch.no_grad():
+        for p in model.parameters(): p.add_(1)
+    assert torch.equal(copy(ids), before) # nothing is shared
     assert type(for_decoding(model)) is Decoding and not any(p.requires_grad for p in for_decoding(model).parameters())
     LoraOptions(2).apply(adapted := small('llama'))
     assert for_decoding(adapted) is adapted and for_decoding(half := small('llama').bfloat16()) is half
+    monkeypatch.setattr(decode, '_LARGEST', 1000)
+    assert for_decoding(model) is model
 
 
 def test_rows_that_have_ended_leave(monkeypatch):

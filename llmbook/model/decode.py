@@ -71,7 +71,7 @@ class _Matrix(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(weight.detach().to(dtype).t().contiguous(), requires_grad=False)
         self.bias = None
-        if bias is not None: self.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
+        if bias is not None: self.bias = nn.Parameter(bias.detach().to(dtype, copy=True), requires_grad=False)
 
     def forward(self, x:Tensor)->Tensor: # (N,C) to (N,out)
         "The product."
@@ -137,7 +137,7 @@ class Decoding(nn.Module):
     ):
         super().__init__()
         c = self.config = model.config
-        def table(weight): return nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+        def table(weight): return nn.Parameter(weight.detach().to(dtype, copy=True), requires_grad=False)
         self.embed = table(model.embed.weight)
         self.position_embed = None if c.rotary else table(model.position_embed.weight)
         self.blocks = nn.ModuleList(_Layer(block, c, dtype) for block in model.blocks)
