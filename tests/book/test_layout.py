@@ -160,7 +160,7 @@ def run(root, *command):
     env = os.environ | dict(PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', PYTHONUTF8='1')
     env.pop('IN_TEST', None)
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, f'{" ".join(command)}: {done.stderr[-2000:]}'
+    assert done.returncode == 0, f'{" ".join(map(str, command))}: {done.stderr[-2000:]}'
     return done.stdout
 
 
