@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from .pairs import EncodedChoice, PairStream, pair_batches
+from .scoring import SharedRows, label_places
 from .tuning import Start
 from ..core import UserError
 from ..files import atomic_write
@@ -24,58 +25,6 @@ from ..outputs import path_fingerprint
 from ..text.batches import IGNORE
 from ..train.runs import Run
 
-# %% ../../nbs/538_reference.ipynb #7a5aee64
-def _answers_together(
-    first:Tensor, last:Tensor, # places of the first and the last label of each answer (B,K)
-    block_size:int, # places in a row, at most
-)->int: # a divisor of K
-    "How many answers fit into a row behind their prompt."
-    K = first.size(1)
-    for together in range(K, 1, -1):
-        if K % together: continue
-        own = (last - first + 1).view(-1, together).sum(-1)
-        prompts = first.view(-1, together)[:, 0]
-        if (prompts + own).max() <= block_size: return together
-    return 1
-
-
-class _Shared:
-    "Answers to a prompt, side by side in a row behind it."
-    def __init__(self, labels:Tensor): # (B,K,T), whose K answers share a prompt and a row
-        B, K, T = labels.shape
-        places = torch.arange(T, device=labels.device)
-        asked = labels != IGNORE
-        first = asked.int().argmax(-1, keepdim=True)  # the prompt's last token (B,K,1)
-        last = (places * asked).amax(-1, keepdim=True)
-        answer = torch.arange(1, K + 1, device=labels.device)[:, None]  # (K,1)
-        in_prompt = places < first
-        kept = (places <= last) & (~in_prompt | (answer == 1))
-        width = int(kept.flatten(1).sum(1).max())
-        self.answers = K
-        self.order = (~kept).int().flatten(1).argsort(stable=True, dim=1)[:, :width]  # what is kept, in its order
-        self.positions = self.pack(places.expand(B, K, T))
-        self.branches = self.pack(torch.where(in_prompt, 0, answer))  # 0 is the prompt
-        self.segments = torch.stack([torch.zeros_like(self.branches), self.branches], -1)
-
-    @classmethod
-    def of(cls, labels:Tensor, block_size:int|None)->'_Shared|None':
-        "As many answers to a row as fit; None where each has a row of its own."
-        B, K, T = labels.shape
-        if block_size is None or K == 1: return None
-        places = torch.arange(T, device=labels.device)
-        asked = labels != IGNORE
-        together = _answers_together(asked.int().argmax(-1), (places * asked).amax(-1), block_size)
-        return None if together == 1 else cls(labels.view(-1, together, T))
-
-    def pack(self, values:Tensor)->Tensor: # (B,K,T) to (R,S)
-        "Values of all answers as they lie in the rows."
-        return values.reshape(len(self.order), -1).gather(1, self.order)
-
-    def sums(self, log_probs:Tensor)->Tensor: # (R,S) to (R,answers)
-        "The sum of each branch."
-        sums = log_probs.new_zeros(len(log_probs), self.answers)
-        return sums.scatter_add(1, (self.branches - 1).clamp(min=0), log_probs) # the prompt has no labels, so adds 0
-
 # %% ../../nbs/538_reference.ipynb #ac5d4d10
 class AnswerLogProbs:
     "Scores alone: the log-probability of each answer, in nats."
@@ -84,10 +33,16 @@ class AnswerLogProbs:
     ):
         self.block_size = block_size
 
+    def _shared(self, batch:Batch)->SharedRows|None: # None where each answer has a row of its own
+        "The rows in which answers lie."
+        labels = batch['labels']
+        if self.block_size is None or labels.size(1) == 1: return None
+        return SharedRows(*label_places(labels), labels.size(-1), self.block_size)
+
     def inputs(self, batch:Batch)->tuple: # ids, positions, segments, targets
         "All answers as rows of one call."
         ids, labels = batch['ids'], batch['labels']
-        rows = _Shared.of(labels, self.block_size)
+        rows = self._shared(batch)
         if rows is None: return ids.flatten(0, 1), None, None, labels.flatten(0, 1)
         return rows.pack(ids), rows.positions, rows.segments, rows.pack(labels)
 
@@ -97,10 +52,12 @@ class AnswerLogProbs:
 
     def scores(self, log_probs:Tensor, batch:Batch)->Batch: # {'log_probs': (B,K)}
         "The sum over each answer's tokens."
-        labels = batch['labels']
-        rows = _Shared.of(labels, self.block_size)
-        sums = log_probs.view(labels.shape).sum(-1) if rows is None else rows.sums(log_probs)
-        return {'log_probs': sums.view(labels.shape[:2])}
+        shape = batch['labels'].shape
+        rows = self._shared(batch)
+        if rows is None: return {'log_probs': log_probs.view(shape).sum(-1)}
+        sums = log_probs.new_zeros(len(log_probs), 1 + rows.ends.size(1)) # of each branch; 0 is the prompt
+        sums = sums.scatter_add(1, rows.branches, log_probs)[:, 1:]
+        return {'log_probs': sums.reshape(shape[:2])}
 
 # %% ../../nbs/538_reference.ipynb #89067d58
 def _distinct(
