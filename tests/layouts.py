@@ -17,6 +17,8 @@ from llmbook.align.prefixes import SharedStore
 from llmbook.align.reference import score_answers
 from llmbook.align.reward import Comparisons
 from llmbook.core import generator, current_rank
+from llmbook.model.decode import for_decoding
+from llmbook.model.generate import generate
 from llmbook.model.heads import RewardModel
 from llmbook.model.transformer import Config, Transformer
 from llmbook.scale.engine import DeepSpeedEngine
@@ -185,3 +187,20 @@ def off(ours, theirs):
 def same_trajectory(ours, theirs):
     for what, value in off(ours, theirs).items():
         assert value <= ALLOWED[what], f'{what} is off by {value:.1e}, allowed are {ALLOWED[what]:.0e}'
+
+
+def samples(engine):
+    "What its model writes before a step and after it."
+    found = []
+    for _ in range(2):
+        found.append(generate(for_decoding(engine.model), torch.arange(4)[None], 8, 0.).tolist())
+        engine.step(Uneven().slice(engine.data_rank, engine.data_world)[0], CLM())
+    return found
+
+
+def writes(zero):
+    "On every rank: what is written on the way."
+    engine = sharded(zero=zero)
+    found = samples(engine)
+    engine.close()
+    return found

@@ -1,7 +1,9 @@
 "The layout for decoding gives the logits and the tokens of the decoder, and rows that have ended leave the batch."
 
+import layouts
 import pytest
 import torch
+from needs import needs
 
 from llmbook.align.lora import LoraOptions
 from llmbook.core import generator
@@ -12,6 +14,7 @@ from llmbook.model.decode import Decoding, for_decoding
 from llmbook.model.generate import KVCache, generate
 from llmbook.model.shape import ARCHS, Config
 from llmbook.model.transformer import Transformer
+from llmbook.scale.ranks import launch
 
 ROPES = {'linear': {'rope_type': 'linear', 'factor': 2.0},
          'yarn': {'rope_type': 'yarn', 'factor': 2.0, 'original_max_position_embeddings': 32}}
@@ -106,6 +109,13 @@ def test_a_prompt_in_chunks(monkeypatch):
     whole = generate(model, ids, 10, 0.)
     monkeypatch.setattr(writing, '_CHUNK', 7)
     assert torch.equal(generate(model, ids, 10, 0.), whole)
+
+
+@needs('deepspeed', 'scale')
+def test_samples_of_a_model_in_shards():
+    "A run at ZeRO-3 shows what it writes on the way; there the weights are not all here to be copied."
+    alone = layouts.samples(layouts.local())
+    assert alone[0] != alone[1] and launch(layouts.writes, 2, 3) == [alone, alone]
 
 
 def test_exercises():

@@ -285,10 +285,10 @@ def sample_answers(
     plan = _Plan(n, temperature, top_p, seed, samples, group, tuple(ends))
     size = batch_size or _batch_size(model, max(lengths) + n)
     batches = _batches(prompts, first, plan, size)
+    write = partial(_write, for_decoding(model), plan)
     answers = [[] for _ in prompts]
     was_training = model.training
     model.eval()
-    write = partial(_write, for_decoding(model), plan)
     try:
         with Progress(len(batches), 'Answers', hidden=not show) as bar:
             results = map(write, batches) if workers == 1 else parallel_map(write, batches, workers)

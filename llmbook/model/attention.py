@@ -47,8 +47,8 @@ def causal_mask(
 # %% ../../nbs/130_attention.ipynb #37c981ea
 def fused_attend(
     q:Tensor, # queries (B,H,T,D)
-    k:Tensor, # keys    (B,H,S,D)
-    v:Tensor, # values  (B,H,S,D)
+    k:Tensor, # keys    (B,H,S,D), or (B,G,S,D) for G groups of queries
+    v:Tensor, # values  (B,H,S,D), or (B,G,S,D)
     mask:Tensor|None=None, # True where a query may look, broadcastable to (B,H,T,S)
     causal:bool=False, # look back only; the queries are the last T of the S positions
 )->Tensor: # mixed values (B,H,T,D)
@@ -58,15 +58,16 @@ def fused_attend(
             return fused_attend(q.float(), k.float(), v.float(), mask, causal)
     T = q.size(-2)
     S = k.size(-2)
+    grouped = q.shape[:-2] != k.shape[:-2]
     if causal and mask is None and T == S:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
     if causal and T > 1:
         look_back = causal_mask(T, S, q.device)
         if mask is None:
             mask = look_back
         else:
             mask = mask & look_back
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
 
 # %% ../../nbs/130_attention.ipynb #eb53fc9c
 def rotary_speeds(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import causal_mask
+from .attention import fused_attend
 from .norm import RMSNorm
 from .rotary_scaling import scaled_angles
 from .shape import Config
@@ -38,10 +38,8 @@ def _stacked(
     parts:Sequence[tuple[Tensor, Tensor|None]], # weights (out,C) with their biases (out,)
 )->tuple[Tensor, Tensor|None]: # of all of them, one below the other
     "Matrices that read the same vector, as one."
-    weights, biases = zip(*parts)
-    if all(bias is None for bias in biases): return torch.cat(weights), None
-    filled = [w.new_zeros(len(w)) if b is None else b for w, b in parts]
-    return torch.cat(weights), torch.cat(filled)
+    weights, biases = zip(*parts) # all have a bias, or none has
+    return torch.cat(weights), None if biases[0] is None else torch.cat(biases)
 
 # %% ../../nbs/172_decode.ipynb #b3ee9222
 def _neighbours(
@@ -107,18 +105,6 @@ class _Layer(nn.Module):
             self.gains = nn.Parameter(torch.cat([q, k]).detach().to(dtype), requires_grad=False)
 
 # %% ../../nbs/172_decode.ipynb #5b9d974f
-def _attend(q:Tensor, k:Tensor, v:Tensor, mask:Tensor|None, causal:bool)->Tensor: # (B,H,T,D), (B,G,S,D) twice
-    "Attention with shared keys, without copying them for each query head."
-    T, S = q.size(-2), k.size(-2)
-    grouped = q.size(1) != k.size(1)
-    if causal and mask is None and T == S > 1:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-    if causal and T > 1:
-        look_back = causal_mask(T, S, q.device)
-        mask = look_back if mask is None else mask & look_back
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
-
-
 def _turn(heads:Tensor, turns:Tensor): # (B,T,heads,D), (T,1,D/2)
     "Turn neighbouring numbers, in place."
     pairs = heads.unflatten(-1, (-1, 2))
@@ -195,7 +181,7 @@ class Decoding(nn.Module):
         for i, layer in enumerate(self.blocks):
             q, k, v = self._heads(layer, x, ids.shape, turns)
             if cache: k, v = cache[i].append(k, v)
-            mixed = _attend(q, k, v, mask, causal).transpose(1, 2).reshape(len(x), -1)
+            mixed = fused_attend(q, k, v, mask, causal).transpose(1, 2).reshape(len(x), -1)
             x = layer.o.onto(x, mixed)
             x = layer.down.onto(x, self._widened(layer, x))
         return self._norm(x).view(*ids.shape, -1)
@@ -218,8 +204,9 @@ _LARGEST = 1 << 30 # bytes of weights that are copied
 
 
 def _is_plain(model:nn.Module)->bool:
-    "Is it a decoder of ordinary matrices, in 32 bits, on the CPU?"
+    "Is it a decoder of ordinary matrices, in 32 bits, on the CPU, and all of it here?"
     if type(model) is not Transformer: return False
+    if not all(p.numel() for p in model.parameters()): return False # ZeRO-3 keeps weights in shards
     parts = {type(m) for block in model.blocks for m in (*block.attention.children(), *block.mlp.children())}
     ordinary = parts <= {nn.Linear, nn.Identity, nn.LayerNorm, RMSNorm}
     return ordinary and all(p.is_cpu and p.dtype == torch.float32 for p in model.parameters())
