@@ -34,6 +34,7 @@ def killed_when(reached, *args):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
 
 
 def killed_after(checkpoints, out, *args):
