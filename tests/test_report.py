@@ -6,11 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from llmbook.core import UserError
-from llmbook.evaluation.report import report
+from llmbook.evaluation.report import _in_order, report
 from llmbook.train.loop import loss_points
 from llmbook.train.runs import read_log
 from llmbook.files import write_json, write_jsonl
@@ -285,3 +286,9 @@ def test_numbers_out_of_all_proportion_are_drawn(run):
     results['tasks']['world']['ladder'] = [dict(name=n, nats=v, error=1e12) for n, v in zip(names, nats)]
     write_json(run/'results.json', results)
     assert '<svg' in pages(run)[0]
+
+
+def test_stages_come_in_their_order(monkeypatch):
+    monkeypatch.setattr('llmbook.evaluation.report.run_settings', lambda run: {'command': run.name})
+    names = [Path(name) for name in ('dpo', 'mine', 'other', 'pretrain', 'reward', 'sft')]
+    assert [run.name for run in _in_order(names)] == ['pretrain', 'sft', 'reward', 'dpo', 'mine', 'other']

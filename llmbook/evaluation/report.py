@@ -41,7 +41,7 @@ def _curve_part(
     fig, ax = figure(7.4, 3.4)
     plot_curve(ax, rows, bounds)
     if unit: ax.set(ylabel=unit)
-    note = f"{name}: loss in {unit or 'nats per token'}, over tokens read"
+    note = f"{name}: {unit or 'nats per token'} over tokens read"
     for key, words in (('loss', 'last training batch'), ('val_loss', 'held out')):
         values = [row[key] for row in rows if key in row]
         finite = [value for value in values if math.isfinite(value)]
@@ -230,7 +230,16 @@ def _cards(
     return [Part('figures', found[:4])] if found else []
 
 # %% ../../nbs/650_report.ipynb #645e6489
-_UNITS = {'reward': 'nats per choice', 'dpo': 'loss per pair'} # of losses that are not per token
+# verb -> unit of its loss, in the order in which the verbs follow each other
+_UNITS = {'pretrain': None, 'sft': None, 'reward': 'nats per choice', 'dpo': 'loss per pair'} # None is nats per token
+
+def _in_order(runs:list[Path])->list[Path]: # stages one after the other; the rest by name
+    "Runs in the order in which a reader made them."
+    verbs = list(_UNITS)
+    def place(run):
+        command = run_settings(run)['command']
+        return verbs.index(command) if command in verbs else len(verbs)
+    return sorted(runs, key=place)
 
 def _folder_parts(
     folder:Path, # a run, or a folder of them such as runs/book
@@ -238,7 +247,7 @@ def _folder_parts(
     "Numbers, ladder, curves, the best sample, real text; then each run, the text, all samples and the next commands."
     results = folder/'results.json'
     tasks = read_results(results) if results.exists() else {}
-    runs = [path.parent for path in files_named(folder, 'log.jsonl')]
+    runs = _in_order([path.parent for path in files_named(folder, 'log.jsonl')])
     logs = [training_log(run) for run in runs]
     files, damaged = readable(folder, 'samples.json', read_samples)
     samples = [sample for file in files for sample in file]
