@@ -19,7 +19,8 @@ from llmbook.model.checkpoints import best_checkpoint, read_best
 from llmbook.scale.ranks import launch
 from llmbook.train import loop
 from llmbook.train.clm import CLM, pretrain
-from llmbook.train.loop import fit, loss_points
+from llmbook.train.curves import loss_points
+from llmbook.train.loop import fit
 from llmbook.train.runs import Run, read_log
 
 TIMES = ('tokens_per_s', 'mfu')
@@ -184,7 +185,7 @@ def test_an_ignored_signal_stays_ignored(tmp_path, undisturbed):
 def test_a_signal_after_the_last_look_is_not_lost(tmp_path, undisturbed, monkeypatch, moment):
     "It comes while the last checkpoint is written, or the picture: a caller such as `llmbook run` must not go on."
     def ask(*_): os.kill(os.getpid(), signal.SIGTERM)
-    if moment == 'plot': monkeypatch.setattr(loop, '_plot_log', ask)
+    if moment == 'plot': monkeypatch.setattr(loop, 'plot_log', ask)
     run, engine = Run(tmp_path/'run', 'test', {'steps': 12}), local()
     with pytest.raises(Interrupted, match='stopped by SIGTERM, saved at step 12'):
         fit(engine, CLM(), Uneven(), 12, run, ask if moment == 'save' else lambda stage: None)

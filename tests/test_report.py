@@ -12,7 +12,7 @@ import pytest
 
 from llmbook.core import UserError
 from llmbook.evaluation.report import _in_order, report
-from llmbook.train.loop import loss_points
+from llmbook.train.curves import loss_points
 from llmbook.train.runs import read_log
 from llmbook.files import write_json, write_jsonl
 from test_page import Page

@@ -28,7 +28,7 @@ from ..flags import check_ranges
 from ..lesson import COLOURS, figure
 from ..outputs import make_folder
 from ..text.stories import accepted
-from ..train.loop import plot_curve
+from ..train.curves import plot_curve
 
 # %% ../../nbs/650_report.ipynb #1dcc28a7
 def _curve_part(
@@ -41,9 +41,11 @@ def _curve_part(
     fig, ax = figure(7.4, 3.4)
     plot_curve(ax, rows, bounds)
     if unit: ax.set(ylabel=unit)
-    note = f"{name}: {unit or 'nats per token'} over tokens read"
-    for key, words in (('loss', 'last training batch'), ('val_loss', 'held out')):
-        values = [row[key] for row in rows if key in row]
+    paid = any('reward' in row for row in rows)
+    what, unit = ('reward', 'mean reward') if paid else ('loss', unit or 'nats per token')
+    note = f"{name}: {unit} over tokens read"
+    for key, words in ((what, 'last training batch'), (f'val_{what}', 'held out')):
+        values = [row[key] for row in rows if row.get(key) is not None]
         finite = [value for value in values if math.isfinite(value)]
         if finite: note += f'; {words} {finite[-1]:.2f}'
         if values and not math.isfinite(values[-1]): note += ', then not finite'
@@ -231,7 +233,8 @@ def _cards(
 
 # %% ../../nbs/650_report.ipynb #645e6489
 # verb -> unit of its loss, in the order in which the verbs follow each other
-_UNITS = {'pretrain': None, 'sft': None, 'reward': 'nats per choice', 'dpo': 'loss per pair'} # None is nats per token
+_UNITS = {'pretrain': None, 'sft': None, 'reward': 'nats per choice', 'dpo': 'loss per pair',
+          'ppo': 'reward', 'grpo': 'reward'} # None is nats per token
 
 def _in_order(runs:list[Path])->list[Path]: # stages one after the other; the rest by name
     "Runs in the order in which a reader made them."
@@ -260,7 +263,8 @@ def _folder_parts(
     commands = [run_settings(run)['command'] for run in runs]
     for run, command, (rows, _) in zip(runs, commands, logs):
         lines = bounds if commands.count('pretrain') == 1 and command == 'pretrain' else None
-        parts += [Part('heading', f'Loss: {run.name}'), _curve_part(rows, run.name, lines, _UNITS.get(command))]
+        heading = 'Reward' if _UNITS.get(command) == 'reward' else 'Loss'
+        parts += [Part('heading', f'{heading}: {run.name}'), _curve_part(rows, run.name, lines, _UNITS.get(command))]
     parts += _best_sample_parts(samples) + aligned + _real_text_parts(tasks) + funnel_parts(folder)
     for run, (rows, _) in zip(runs, logs): parts += _run_parts(run, rows)
     following, more = readable(folder, 'next.json', read_commands)

@@ -159,6 +159,8 @@ def _check_slices(
 # %% ../../nbs/080_batches.ipynb #b91d316c
 class Stream(PackedRows):
     "Batches without state: `stream[step]` is a pure function of (seed, step); resuming needs no replay."
+    period = 1 # steps between places where a run may be saved; more where a batch depends on the model's weights
+
     def __init__(self,
         store:TokenStore, # documents as ids
         batch_size:int, # rows in the global batch

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from ..core import UserError, current_rank, rank_zero_first, seed_of
 from ..fields import Field, check_fields
 from ..files import STEP, atomic_folder, check_regular, flush, remove_leftovers, remove_path, write_json, write_text
-from ..joints import Batch, Engine, Objective
+from ..joints import Engine, Objective
 from ..model.checkpoints import best_checkpoint, newest_checkpoint, read_best
 from ..outputs import set_aside
 from .claim import compare_inputs, give_lock, open_config, remove_unfinished, start_fresh, take_lock
@@ -36,7 +36,7 @@ from .step import Speed
 # %% ../../nbs/214_runs.ipynb #900db5a9
 _ROW = {'step': Field(int, 0), 'tokens': Field(int, 0, optional=True), 'nonfinite': Field(str, optional=True),
         'rung': Field(str, optional=True), 'skipped': Field(list, optional=True)}
-_NUMBERS = 'loss', 'val_loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu'
+_NUMBERS = 'loss', 'val_loss', 'reward', 'val_reward', 'lr', 'grad_norm', 'tokens_per_s', 'mfu'
 _ROW |= {name: Field(float, optional=True) for name in _NUMBERS}
 
 
@@ -305,14 +305,14 @@ def _record_layout(
 def choose_speed(
     engine:Engine, # whose speed is to be chosen
     objective:Objective, # what it learns
-    batch:Batch, # the first batch
+    stream, # batches by step; the next one is measured
     run:Run, # keeps the choice, so that a resumed run computes the same numbers
 ):
     "Take the run's choice of speed, or make it once. Raises `UserError` if the run was begun in another precision."
     if 'speed' not in run.config:
         chosen, rates = engine.speed, {}
         if engine.speed_request == 'auto':
-            chosen, rates = measure_speed(engine, objective, batch)
+            chosen, rates = measure_speed(engine, objective, stream[engine.steps])
         threads = chosen.threads or usable_threads()
         run.save_config(speed=asdict(replace(chosen, threads=threads)), rows_per_s=rates)
     chosen = Speed(**run.config['speed'])

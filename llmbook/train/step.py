@@ -245,6 +245,10 @@ class LocalEngine(_SingleProcess, Host):
         self.steps += 1
         return stats
 
+    def skip(self):
+        "Count a step without taking it."
+        self.steps += 1
+
     @torch.no_grad()
     def evaluate(self, batches:Iterable[Batch], objective:Objective)->dict: # loss, metrics and counts
         "The objective over all batches together, without learning."
