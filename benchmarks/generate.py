@@ -1,9 +1,10 @@
-"""Tokens per second of greedy decoding: transformers, the plain decoder with its cache, and `Decoding`.
+"""Tokens per second of greedy decoding: transformers, the plain decoder with its cache, `Decoding`, and steps in numpy.
 
     python benchmarks/generate.py [--rounds 5] [--sizes nano tiny] [--save]
 
 The same weights, the same prompts and the same tokens, each way in turn; medians. One thread, unless OMP_NUM_THREADS says
-otherwise. With --save the figures go to `nbs/results/decode.json`. About four minutes.
+otherwise. With --save the figures go to `nbs/results/numpy_steps.json`; chapter `decode` keeps
+those of the first four ways from before the last was written. About five minutes.
 """
 import argparse
 import os
@@ -18,12 +19,13 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from llmbook.core import environment, generator
 from llmbook.lesson import save_results
 from llmbook.model.checkpoints import book_model
-from llmbook.model.decode import for_decoding
+from llmbook.model.decode import Decoding
 from llmbook.model.generate import generate
 from llmbook.model.hf_format import save_model
+from llmbook.model.numpy_steps import for_writing
 from llmbook.model.transformer import Transformer, config_for
 
-WAYS = ['transformers', 'transformers, static cache', 'plain', 'Decoding']
+WAYS = ['transformers', 'transformers, static cache', 'plain', 'Decoding', 'numpy']
 PROMPT, NEW = 32, 128
 
 
@@ -44,7 +46,7 @@ def contenders(size, batch):
         return theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False,
                                eos_token_id=None, **more)
     return dict(zip(WAYS, (peer, lambda: peer(cache_implementation='static'), lambda: generate(model, ids, NEW, 0.),
-                           lambda: generate(for_decoding(model), ids, NEW, 0.))))
+                           lambda: generate(Decoding(model), ids, NEW, 0.), lambda: generate(for_writing(model), ids, NEW, 0.))))
 
 
 def measured(size, batch, rounds):
@@ -80,7 +82,7 @@ def main():
             print(f'{size}, {batch}:', *shown, equal, f'{rates[-1] / best:.1f} times the faster of theirs', sep=' | ')
     found = {'date': time.strftime('%Y-%m-%d'), **{key: environment()[key] for key in ('device', 'commit', 'versions')},
              'threads': torch.get_num_threads(), 'ways': WAYS, 'rows': rows}
-    if args.save: print(save_results('decode', found))
+    if args.save: print(save_results('numpy_steps', found))
 
 
 if __name__ == '__main__': main()

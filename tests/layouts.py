@@ -17,7 +17,7 @@ from llmbook.align.prefixes import SharedStore
 from llmbook.align.reference import score_answers
 from llmbook.align.reward import Comparisons
 from llmbook.core import generator, current_rank
-from llmbook.model.decode import for_decoding
+from llmbook.model.numpy_steps import for_writing
 from llmbook.model.generate import generate
 from llmbook.model.heads import RewardModel
 from llmbook.model.transformer import Config, Transformer
@@ -193,7 +193,7 @@ def samples(engine):
     "What its model writes before a step and after it."
     found = []
     for _ in range(2):
-        found.append(generate(for_decoding(engine.model), torch.arange(4)[None], 8, 0.).tolist())
+        found.append(generate(for_writing(engine.model), torch.arange(4)[None], 8, 0.).tolist())
         engine.step(Uneven().slice(engine.data_rank, engine.data_world)[0], CLM())
     return found
 

@@ -30,7 +30,13 @@ def small(arch, **more):
 
 
 MODELS = {arch: (arch, {}) for arch in ARCHS} | {'layer norm': ('llama', {'norm': 'layer'}), 'untied': ('qwen3', {'tied': False}),
-          'biases': ('llama', {'qkv_bias': True, 'o_bias': True, 'mlp_bias': True}), 'gelu': ('llama', {'activation': 'gelu'})}
+          'biases': ('llama', {'qkv_bias': True, 'o_bias': True, 'mlp_bias': True}), 'gelu': ('llama', {'activation': 'gelu'}),
+          'heads normed without rotary': ('gpt2', {'norm': 'rms', 'qk_norm': True})}
+
+
+def test_heads_normed_with_a_shift_stay_as_they_are():
+    model = small('gpt2', qk_norm=True) # by a LayerNorm
+    assert for_decoding(model) is model
 
 
 @pytest.mark.parametrize('name', MODELS)

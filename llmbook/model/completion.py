@@ -16,7 +16,7 @@ from ..configuration import shown
 from ..core import UserError, generator, seed_of
 from ..flags import SEED, above, at_least, at_most, between, check_ranges
 from .checkpoints import load_model
-from .decode import for_decoding
+from .numpy_steps import for_writing
 from .generate import generate
 from .transformer import Transformer
 from ..text.framing import TextTokenizer, text_tokenizer
@@ -69,7 +69,7 @@ def generate_text(
         raise UserError("--prompt: empty, and this model has no token that begins a text; give one")
     rows = torch.tensor([ids]*samples)
     rng = generator(seed, 'generate')
-    out = generate(for_decoding(decoder), rows, n, temperature, top_k, top_p, ends or None, rng)
+    out = generate(for_writing(decoder), rows, n, temperature, top_k, top_p, ends or None, rng)
     texts = [_written(tokenizer, asked, row[len(ids):], ends) for row in out.tolist()]
     for text in texts: print(text)
     return texts
@@ -90,7 +90,7 @@ def continue_text(
     ids = (begins or ends[:1]) + asked
     rng = torch.Generator(device).manual_seed(seed_of(seed, 'sample', prompt))
     row = torch.tensor([ids], device=device)
-    out = generate(for_decoding(model), row, n, 0.8, top_p=0.95, end=ends or None, rng=rng)
+    out = generate(for_writing(model), row, n, 0.8, top_p=0.95, end=ends or None, rng=rng)
     return _written(tokenizer, asked, out[0].tolist()[len(ids):], ends)
 
 # %% ../../nbs/175_completion.ipynb #b2a287f6

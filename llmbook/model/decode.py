@@ -6,7 +6,7 @@
 __all__ = ['Decoding', 'for_decoding']
 
 # %% ../../nbs/172_decode.ipynb #0fe72ff1
-# B batch, T time, C width, H query heads, G key/value heads, D head size, S positions so far
+# B batch, T time, N tokens of all rows (B*T), C width, H query heads, G key/value heads, D head size, S positions so far
 import math
 from collections.abc import Sequence
 
@@ -99,7 +99,7 @@ class _Layer(nn.Module):
         self.down = _Matrix(mlp.down.weight, mlp.down.bias, dtype)
         self.gains = None # of the norms of queries and keys (H+G,D)
         if c.choice('qk_norm'):
-            order = _neighbours(c.head_size)
+            order = _neighbours(c.head_size) if c.rotary else torch.arange(c.head_size)
             q = attention.q_norm.weight[order].expand(c.n_head, -1)
             k = attention.k_norm.weight[order].expand(c.n_kv_head, -1)
             self.gains = nn.Parameter(torch.cat([q, k]).detach().to(dtype), requires_grad=False)
@@ -208,7 +208,7 @@ def _is_plain(model:nn.Module)->bool:
     if type(model) is not Transformer: return False
     if not all(p.numel() for p in model.parameters()): return False # ZeRO-3 keeps weights in shards
     parts = {type(m) for block in model.blocks for m in (*block.attention.children(), *block.mlp.children())}
-    ordinary = parts <= {nn.Linear, nn.Identity, nn.LayerNorm, RMSNorm}
+    ordinary = parts <= {nn.Linear, nn.Identity, RMSNorm} # a LayerNorm of queries and keys has a shift, which `_heads` lacks
     return ordinary and all(p.is_cpu and p.dtype == torch.float32 for p in model.parameters())
 
 

@@ -135,7 +135,7 @@ def _embed_inputs(
     c = model.config
     start = cache[0].length if cache else 0
     end = start + ids.size(1)
-    in_row = end if positions is None else ids.size(1) # branches of a text may share a cache
+    in_row = end if positions is None else 0 # branches of a text may share a cache, or a row
     _check_length(c, in_row, positions)
     if positions is None: positions = torch.arange(start, end, device=ids.device)
     x = model.embed(ids)

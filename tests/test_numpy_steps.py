@@ -1,0 +1,70 @@
+"Steps in numpy write what the decoder writes, in every mix with steps that are not."
+import copy
+import pickle
+
+import pytest
+import torch
+
+from llmbook.core import UserError, generator
+from llmbook.model.decode import Decoding
+from llmbook.model.generate import KVCache, generate
+from llmbook.model.numpy_steps import NumpyDecoding, for_writing
+from llmbook.model.shape import config_for
+from llmbook.model.transformer import Transformer
+
+
+def small(arch='llama', **more):
+    model = Transformer(config_for('nano', 60, arch=arch, n_layer=2, block_size=48, **more), 1).eval()
+    for name, p in model.named_parameters():
+        noise = torch.randn(p.shape, generator=generator(0, name))
+        p.data += 0.1 * noise if p.ndim < 2 else 0.05 * noise
+    return model
+
+
+@pytest.mark.parametrize('arch, more', [('llama', {}), ('qwen2', {}), ('qwen3', {}), ('llama', {'n_kv_head': 1}),
+                                        ('llama', {'o_bias': True, 'mlp_bias': True}), ('qwen3', {'tied': False})])
+def test_the_same_text(arch, more):
+    model = small(arch, **more)
+    fast = for_writing(model)
+    assert type(fast) is NumpyDecoding
+    for B in (1, 5, 70): # the last is more than a step takes
+        ids = torch.randint(60, (B, 7), generator=generator(0, 'ids', B))
+        ours, theirs = generate(fast, ids, 30, 0.), generate(model, ids, 30, 0.)
+        assert (ours == theirs).all(1).float().mean() > 0.9 # two tokens may be equally likely, up to rounding
+
+
+def test_rows_that_leave_and_steps_of_several_tokens():
+    model = small('qwen3')
+    fast, cache, plain = NumpyDecoding(model), [KVCache(room=4) for _ in range(2)], [KVCache() for _ in range(2)]
+    g = generator(0, 'rows')
+    def both(ids, **given):
+        with torch.no_grad(): logits = [m(ids, cache=c, **given) for m, c in ((fast, cache), (model, plain))]
+        torch.testing.assert_close(*logits, atol=2e-4, rtol=1e-3)
+    both(torch.randint(60, (3, 4), generator=g))
+    both(torch.randint(60, (3, 1), generator=g))
+    for layer in (*cache, *plain): layer.keep(torch.tensor([2, 0]))
+    both(torch.randint(60, (2, 1), generator=g))
+    both(torch.randint(60, (2, 1), generator=g), mask=torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1] * 7]))
+    both(torch.randint(60, (2, 5), generator=g)) # read as usual
+    assert cache[0].length == plain[0].length == 12
+
+
+def test_it_travels_and_refuses_like_the_decoder():
+    model = small()
+    fast = NumpyDecoding(model)
+    ids = torch.randint(60, (1, 47), generator=generator(0, 'ids'))
+    before = generate(fast, ids[:, :5], 5, 0.)
+    assert fast.views is not None
+    sent = pickle.loads(pickle.dumps(fast)) # noqa: S301 (our own)
+    for other in (sent, copy.deepcopy(fast)):
+        assert other.views is None and torch.equal(generate(other, ids[:, :5], 5, 0.), before)
+    cache = [KVCache() for _ in range(2)]
+    fast(ids, cache=cache)
+    fast(ids[:, :1], cache=cache)
+    with pytest.raises(UserError, match='49 .* 48'): fast(ids[:, :1], cache=cache)
+    with pytest.raises(UserError, match='48 to 48'): fast(ids[:, :1], torch.tensor([[48]]), cache=cache)
+
+
+@pytest.mark.parametrize('arch, more', [('gpt2', {}), ('llama', {'norm': 'layer'}), ('llama', {'activation': 'gelu'})])
+def test_other_decoders_are_laid_out(arch, more):
+    assert type(for_writing(small(arch, **more))) is Decoding
