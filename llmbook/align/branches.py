@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..core import UserError, seed_of
-from ..model.decode import for_decoding
+from ..model.numpy_steps import for_writing
 from ..model.generate import KVCache, _check_choice, keep_top_p
 from ..model.transformer import Transformer
 from ..progress import Progress
@@ -143,6 +143,7 @@ class _Plan(NamedTuple):
     samples: int       # of each prompt
     group: int         # samples that share a row
     ends: tuple        # ids that end an answer
+    nats: bool = False # keep the log-probability of each token?
 
 class _Writing:
     "The rows of a batch while their answers are written."
@@ -160,6 +161,7 @@ class _Writing:
         self.noise = noise.to(device)
         self.ends = torch.tensor(plan.ends, dtype=torch.long, device=device)
         self.written = torch.full(noise.shape, -1, device=device)
+        self.nats = torch.zeros(noise.shape, device=device)
         self.rows = torch.arange(len(rows), device=device) # those that have not left
         numbers = torch.tensor(firsts)[:, None] + torch.arange(plan.group)
         ended = numbers >= plan.samples # a prompt's last row may have fewer
@@ -173,6 +175,9 @@ class _Writing:
         noise = self.noise[self.rows, :, i]
         tokens = draw_tokens(logits, noise, self.plan.temperature, self.plan.top_p)
         self.written[self.rows, :, i] = tokens.masked_fill(self.ended, -1)
+        if self.plan.nats:
+            chosen = logits.float().log_softmax(-1).gather(-1, tokens[..., None])
+            self.nats[self.rows, :, i] = chosen[..., 0]
         full = self.branches.lengths + i + 1 >= self.block_size
         self.ended = self.ended | torch.isin(tokens, self.ends) | full[:, None]
         return tokens
@@ -209,7 +214,7 @@ def _write(
     model:Transformer, # in evaluation mode
     plan:_Plan, # of the run
     rows:list[_Row], # of the batch
-)->list[list[list[int]]]: # of each row, of each sample: ids, the end included
+)->list[list[tuple[list[int], list[float]]]]: # of each row, of each sample: ids, the end included; log-probabilities
     "Write the answers of one batch."
     logits, branches = _start(model, plan, rows)
     writing = _Writing(plan, rows, branches, model.config.block_size)
@@ -218,7 +223,9 @@ def _write(
         if writing.ended.all() or i + 1 == plan.n: break
         tokens = writing.leave(tokens)
         logits = branches.read(model, tokens, i)
-    return [[_reached(ids) for ids in row] for row in writing.written.tolist()]
+    nats = writing.nats.tolist()
+    written = [[_reached(ids) for ids in row] for row in writing.written.tolist()]
+    return [[(ids, n[:len(ids)]) for ids, n in zip(*both)] for both in zip(written, nats)]
 
 def _reached(ids:list[int])->list[int]:
     "What was written before the places that were not reached."
@@ -273,7 +280,8 @@ def sample_answers(
     batch_size:int|None=None, # samples written at once; None takes 256, or what fits
     workers:int=1, # processes, for a small model on the CPU
     show:bool=False, # a bar?
-)->list[list[list[int]]]: # of each prompt, of each sample: ids, the end included
+    nats:bool=False, # give the log-probability of each token at temperature 1 too?
+)->list[list[list[int]]]|tuple[list, list]: # of each prompt, of each sample: ids, the end included; and their nats
     "Answer prompts that are given as ids. Raises `UserError` for a prompt that fills the context."
     block_size = model.config.block_size
     _check_choice(torch.zeros(1, 1), block_size, temperature, None, top_p)
@@ -282,10 +290,10 @@ def sample_answers(
     n = min(n, block_size - min(lengths))
     rows_each = math.ceil(samples / _GROUP)
     group = math.ceil(samples / rows_each)
-    plan = _Plan(n, temperature, top_p, seed, samples, group, tuple(ends))
+    plan = _Plan(n, temperature, top_p, seed, samples, group, tuple(ends), nats)
     size = batch_size or _batch_size(model, max(lengths) + n)
     batches = _batches(prompts, first, plan, size)
-    write = partial(_write, for_decoding(model), plan)
+    write = partial(_write, for_writing(model), plan)
     answers = [[] for _ in prompts]
     was_training = model.training
     model.eval()
@@ -296,4 +304,5 @@ def sample_answers(
                 for row, ids in zip(batch, written): answers[row.prompt - first] += ids
                 bar.update()
     finally: model.train(was_training)
-    return [ids[:samples] for ids in answers]
+    ids, values = [[[sample[part] for sample in some[:samples]] for some in answers] for part in (0, 1)]
+    return (ids, values) if nats else ids

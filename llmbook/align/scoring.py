@@ -80,6 +80,12 @@ class SharedRows:
         "Values of all answers as they lie in the rows."
         return values.reshape(len(self.order), -1).gather(1, self.order)
 
+    def unpack(self, values:Tensor, shape:tuple[int, int, int])->Tensor: # (R,S) to (B,K,T)
+        "Values of rows, one line for each answer; 0 in places that lie nowhere, such as later copies of the prompt."
+        width = shape[0] * shape[1] * shape[2] // len(self.order)
+        flat = values.new_zeros(len(self.order), width)
+        return flat.scatter(1, self.order, values).view(shape)
+
 
 def _answers_per_row(
     first:Tensor, last:Tensor, # as of `SharedRows`

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['best_constants', 'share_by_kind', 'prompted', 'questions_taught', 'held_stories', 'share_and_error', 'pairs_judged',
-           'true_rewards', 'preferred', 'policies_compared']
+           'true_rewards', 'policies_compared']
 
 # %% ../../nbs/580_truth.ipynb #8377ff68
 # N prompts, K answers to a prompt
@@ -15,6 +15,7 @@ from statistics import fmean, pstdev
 
 from .answers import answer_prompts, exact_match
 from .branches import sample_answers
+from .compare import preferred
 from .messages import Choice, choice_of
 from .pairs import annotated_pairs
 from .scoring import RULES, answer_nats, choice_agreement, score_choices, telling_prompts
@@ -157,15 +158,6 @@ def true_rewards(
 )->list[float]: # points
     "The true reward of each answer."
     return [gold_reward(several[0], story).total for several, story in zip(answers, stories, strict=True)]
-
-
-def preferred(
-    ours:Sequence[float], # rewards
-    theirs:Sequence[float], # of the answers to the same prompts
-)->tuple[float, float]: # share, and its standard error
-    "How often one policy's answer has the higher reward; equal ones count half."
-    wins = [0.5 + 0.5 * (a > b) - 0.5 * (a < b) for a, b in zip(ours, theirs, strict=True)]
-    return fmean(wins), pstdev(wins) / sqrt(len(wins))
 
 
 def policies_compared(

@@ -33,10 +33,11 @@ MACHINERY = {'core', 'fields', 'files', 'outputs', 'processes', 'documents', 'fr
              'model_config', 'webpage', 'invented', 'templates', 'workers', 'unpack', 'rows', 'pages', 'wiki', 'genres',
              'fetch', 'encode', 'intake', 'text_parts', 'task_files', 'heads', 'adapters',
              'messages', 'turns', 'chat_template', 'branches', 'answers',
-             'prefixes', 'tuning', 'pairs', 'scoring', 'reference', 'truth',
+             'prefixes', 'tuning', 'pairs', 'scoring', 'reference', 'rewards', 'rollouts', 'policy',
+             'truth', 'curves', 'numpy_steps',
              'align_parts'}  # about engineering; their lesson cells may look ahead
 OUTPUT_KB = 300
-LINES, WIDER = 250, {'text.grammar': 295, 'text.templates': 420} # the last is data
+LINES, WIDER = 250, {'text.grammar': 295, 'text.templates': 420, 'align.branches': 260} # the second is data
 TOKENS, WIDE = 12, 5  # of Python in a line inside functions; percent of lines over 100 characters; both over the library
 CELLS = 80
 MACHINE_PATH = re.compile(r'(?<![\w.:/-])/(?:home|root|tmp|work|Users|mnt|opt|private|srv|var|usr)/\w'
