@@ -28,6 +28,8 @@ VERBS = { # verb -> module, function, does it train?
     'sft': ('llmbook.align.sft', 'sft', True),
     'reward': ('llmbook.align.reward', 'reward', True),
     'dpo': ('llmbook.align.dpo', 'dpo', True),
+    'ppo': ('llmbook.align.ppo', 'ppo', True),
+    'grpo': ('llmbook.align.grpo', 'grpo', True),
     'generate': ('llmbook.model.completion', 'generate_text', False),
     'evaluate': ('llmbook.evaluation.measure', 'evaluate', False),
     'report': ('llmbook.evaluation.report', 'report', False),
@@ -43,7 +45,7 @@ FROM_LATER = { # verb -> a parameter of its stage that is no flag, and the modul
     'corpus': ('mixed', 'llmbook.text.task_files', 'mixed_documents'),
 }
 
-ADAPTED = ('sft', 'reward', 'dpo') # verbs that can train an adapter in place of all weights
+ADAPTED = ('sft', 'reward', 'dpo', 'grpo') # verbs that can train an adapter in place of all weights
 
 
 def main(

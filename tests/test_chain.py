@@ -41,10 +41,12 @@ def test_a_small_run_reaches_the_end_and_resumes(tmp_path, monkeypatch, capsys):
     assert not (out/'sft').exists()
     page = book.run(out=str(out), **TINY) # continues where the first call stopped
     found = read_alignment(out/'alignment.json')
-    assert set(found['policies']) == {'SFT', 'DPO'} and [row['stage'] for row in found['stages']] == ['sft', 'reward', 'dpo']
+    assert set(found['policies']) == {'SFT', 'DPO', 'GRPO'}
+    assert [row['stage'] for row in found['stages']] == ['sft', 'reward', 'dpo', 'grpo']
     assert list(read_jsonl(out/'preferences.jsonl')) and list(read_jsonl(out/'questions.jsonl'))
     text = page.with_suffix('.md').read_text()
-    for section in ('Fine-tuning: questions answered', 'The reward model', 'Policies, by the true reward', 'Loss: dpo'):
+    for section in ('Fine-tuning: questions answered', 'The reward model', 'Policies, by the true reward',
+                    'Loss: dpo', 'Reward: grpo'):
         assert f'## {section}' in text, section
     measured = (out/'alignment.json').read_bytes()
     for marker in ('reward/done.json', 'alignment.json'): (out/marker).unlink()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .dpo import dpo
+from .grpo import grpo
 from .reward import own_lists, reward
 from .sft import sft
 from .truth import pairs_judged, policies_compared, questions_taught
@@ -35,10 +36,11 @@ class StageSizes(NamedTuple):
     lists: int  # stories of which the fine-tuned model tells, four times each
     reward: int # optimiser steps
     dpo: int    # optimiser steps
+    grpo: int   # optimiser steps
 
 
 _PRETRAINING = 1300 # steps in 230 seconds, on two cores with bfloat16
-_USUAL = StageSizes(sft=1200, lists=3000, reward=350, dpo=145) # beside them
+_USUAL = StageSizes(sft=1200, lists=3000, reward=350, dpo=145, grpo=70) # beside them
 
 
 def stage_sizes(
@@ -46,7 +48,7 @@ def stage_sizes(
 )->StageSizes: # in proportion to them, and never less than a few
     "How much the stages after pretraining do."
     scale = steps / _PRETRAINING
-    least = StageSizes(sft=2, lists=24, reward=2, dpo=2)
+    least = StageSizes(sft=2, lists=24, reward=2, dpo=2, grpo=2)
     return StageSizes(*(max(few, round(scale * usual)) for few, usual in zip(least, _USUAL)))
 
 # %% ../../nbs/585_chain.ipynb #95078b17
@@ -106,14 +108,14 @@ def _write_questions(out:Path, n:int=6):
 def _measure(out:Path, sizes:StageSizes, scale:float, seed:int):
     "Measure all stages against the truth."
     base, tokenizer = load_model(out/'pretrain')
-    models = {'SFT': load_model(out/'sft')[0], 'DPO': load_model(out/'dpo')[0]}
+    models = {name.upper(): load_model(out/name)[0] for name in ('sft', 'dpo', 'grpo')}
     judge, workers = load_reward_model(out/'reward')[0], usable_threads()
     n = min(300, 5 * sizes.lists)
     questions = questions_taught(base, models['SFT'], tokenizer, n)
     pairs = pairs_judged(judge, models['SFT'], tokenizer, min(200, n), seed, workers)
     policies, example = policies_compared(models, tokenizer, n, seed, workers)
     stages = []
-    for name in ('sft', 'reward', 'dpo'):
+    for name in ('sft', 'reward', 'dpo', 'grpo'):
         stages.append({'stage': name} | read_json(out/name/'done.json', _DONE))
     _write_questions(out)
     found = {'questions': questions, 'pairs': pairs, 'policies': policies, 'example': example}
@@ -142,4 +144,6 @@ def align(
     _run_stage('reward', out, reward, sizes.reward, model=str(out/'sft'), data=ranked, **shared)
     rate = _dpo_rate(out/'sft')
     _run_stage('dpo', out, dpo, sizes.dpo, model=str(out/'sft'), data=ranked, lr=rate, **shared)
+    requests = max(20, 17 * sizes.grpo) # 16 in a step, and a few that are held out
+    _run_stage('grpo', out, grpo, sizes.grpo, model=str(out/'sft'), reward='gold', prompts=requests, **shared)
     once(out/'alignment.json', 'Measuring the stages', _measure, out, sizes, steps / _PRETRAINING, seed)
