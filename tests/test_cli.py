@@ -212,6 +212,7 @@ PATHS = {'run': {'text', 'out'}, 'corpus': {'source', 'out'}, 'tokenizer': {'tex
          'clean': {'text', 'out'}, 'dedup': {'text', 'out'}, 'tokens': {'text', 'tokenizer', 'out'},
          'pretrain': {'tokens', 'mix', 'model', 'out'}, 'sft': {'model', 'data', 'val_data', 'out'},
          'reward': {'model', 'data', 'val_data', 'out'}, 'dpo': {'model', 'data', 'val_data', 'out'},
+         'ppo': {'model', 'reward', 'data', 'val_data', 'out'}, 'grpo': {'model', 'reward', 'data', 'val_data', 'out'},
          'generate': {'model'}, 'evaluate': {'model', 'text', 'out'},
          'report': {'runs', 'out'}, 'env': set()}
 INSTEAD_PATHS = {'corpus': {'out'}, 'generate': {'model', 'prompts', 'out'},
