@@ -46,6 +46,9 @@ class Engine(Scorer, Protocol):
     def step(self, batch:Batch, objective:Objective)->dict:
         "One optimiser step on this data rank's rows: split, count, forward, backward, reduce, clip, update."
 
+    def skip(self):
+        "Count a step for which the stream has no batch."
+
     def evaluate(self, batches:Iterable[Batch], objective:Objective)->dict:
         "Measure the objective over all batches together, the same list on every rank, without learning."
 
