@@ -99,6 +99,7 @@ def _policy_parts(policies:dict)->list[Part]:
         rows.append((name, f"{row['sampled']:.2f}{plus_minus(row['error'])}", f"{row['greedy']:.2f}", wins))
     words = ('The true reward of answers to "Tell of the people." about held-out stories: at temperature 1, and greedily. '
              "A policy that is only sharper gains at temperature 1 and not greedily.")
+    if 'GRPO' in policies: words += ' GRPO was paid by this very reward, on other stories; DPO learned from noisy comparisons.'
     return [Part('heading', 'Policies, by the true reward'), Part('text', words), Part('table', rows)]
 
 def _example_parts(example:dict)->list[Part]:

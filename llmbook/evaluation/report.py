@@ -42,9 +42,9 @@ def _curve_part(
     plot_curve(ax, rows, bounds)
     if unit: ax.set(ylabel=unit)
     paid = any('reward' in row for row in rows)
-    what, unit = ('reward', 'mean reward') if paid else ('loss', unit or 'nats per token')
-    note = f"{name}: {unit} over tokens read"
-    for key, words in ((what, 'last training batch'), (f'val_{what}', 'held out')):
+    what, last = ('reward', 'last rollout') if paid else ('loss', 'last training batch')
+    note = f'{name}: mean reward over tokens written' if paid else f"{name}: {unit or 'nats per token'} over tokens read"
+    for key, words in ((what, last), (f'val_{what}', 'held out')):
         values = [row[key] for row in rows if row.get(key) is not None]
         finite = [value for value in values if math.isfinite(value)]
         if finite: note += f'; {words} {finite[-1]:.2f}'

@@ -13,18 +13,27 @@ from ..files import atomic_write
 from ..lesson import COLOURS, figure
 
 # %% ../../nbs/215_curves.ipynb #97c40ce0
+def _points_of(
+    rows:list[dict], # of `read_log`
+    names:tuple[str, ...], # keys of rows
+)->dict[str, list[tuple[float, float]]]: # by name: (tokens seen, value)
+    "Values over the tokens seen; those that are not finite are left out."
+    points, seen = {name: [] for name in names}, 0
+    for row in rows:
+        if row.get('tokens') is not None: seen = row['tokens']
+        for name in names:
+            value = row.get(name) # null if it was not finite
+            if value is None or not math.isfinite(value): continue
+            points[name].append((seen, value))
+    return points
+
+
 def loss_points(
     rows:list[dict], # of `read_log`
     most:int=500, # points of training that may stay; neighbours are averaged
 )->dict[str, list[tuple[float, float]]]: # 'loss' and 'val_loss': (tokens seen, nats per token)
     "Training and held-out losses over the tokens seen; those that are not finite are left out."
-    points, seen = {'loss': [], 'val_loss': []}, 0
-    for row in rows:
-        if row.get('tokens') is not None: seen = row['tokens']
-        for key, part in points.items():
-            loss = row.get(key) # null if it was not finite
-            if loss is None or not math.isfinite(loss): continue
-            part.append((seen, loss))
+    points = _points_of(rows, ('loss', 'val_loss'))
     size = max(1, math.ceil(len(points['loss']) / most))
     groups = [points['loss'][i:i + size] for i in range(0, len(points['loss']), size)]
     points['loss'] = [tuple(sum(axis) / len(axis) for axis in zip(*group)) for group in groups]
@@ -51,12 +60,7 @@ def _plot_rewards(
     rows:list[dict], # of `read_log`
 ):
     "Draw the mean reward of each rollout over the tokens written, and that of held-out prompts."
-    points, seen = {'reward': [], 'val_reward': []}, 0
-    for row in rows:
-        if row.get('tokens') is not None: seen = row['tokens']
-        for name, part in points.items():
-            if row.get(name) is not None: part.append((seen, row[name])) # null if it was not finite
-    train, val = points['reward'], points['val_reward']
+    train, val = _points_of(rows, ('reward', 'val_reward')).values()
     _draw_both(ax, train, val, 'rollouts')
     ax.set(xlabel='tokens', ylabel='mean reward')
 
