@@ -22,6 +22,7 @@ from llmbook.align.chat_template import ChatTemplate
 from llmbook.align.compare import preferred
 from llmbook.align.dpo import dpo
 from llmbook.align.grpo import grpo
+from llmbook.align.overoptimise import best_of_n, best_of_n_kl
 from llmbook.align.ppo import ppo
 from llmbook.align.reward import own_lists
 from llmbook.align.rewards import ModelReward, told_prompts
@@ -107,7 +108,7 @@ def start_facts(ruler, out):
     gold, proxy = ruler.points(sampled)
     facts['best_of'] = {}
     for n in (1, 2, 4, 8, 16, 32, 64):
-        facts['best_of'][str(n)] = {'kl': math.log(n) - (n - 1) / n} | best_of(gold, proxy, n)
+        facts['best_of'][str(n)] = {'kl': best_of_n_kl(n)} | best_of(gold, proxy, n)
     ruler.asked = every
     facts['temperatures'] = []
     for temperature in (0.8, 0.6, 0.4, 0.2):
@@ -119,16 +120,9 @@ def start_facts(ruler, out):
 
 
 def best_of(gold, proxy, n):
-    "Mean true and proxy reward of the best of n, chosen by the one or the other, over disjoint groups."
-    by_gold, by_proxy, proxies = [], [], []
-    for g, p in zip(gold, proxy):
-        for first in range(0, len(g) - n + 1, n):
-            group = range(first, first + n)
-            best = max(group, key=p.__getitem__)
-            by_gold.append(max(g[i] for i in group))
-            by_proxy.append(g[best])
-            proxies.append(p[best])
-    return {'gold': fmean(by_gold), 'gold_by_proxy': fmean(by_proxy), 'proxy': fmean(proxies)}
+    "Mean true and proxy reward of the best of n, chosen by the one or the other, over all prompts."
+    def mean(worth, chosen_by): return fmean(best_of_n(w, c, n) for w, c in zip(worth, chosen_by))
+    return {'gold': mean(gold, gold), 'gold_by_proxy': mean(gold, proxy), 'proxy': mean(proxy, proxy)}
 
 
 def one_run(name, seed, ruler, first, out):
