@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from llmbook.align import rewards
+from llmbook.align import policy
 from llmbook.align.grpo import grpo
 from llmbook.core import environment
 from llmbook.files import read_json, read_jsonl, write_json
@@ -57,8 +57,7 @@ def one_run(name, out):
     if flags['reward'] == 'LONG':
         (out/'long.py').write_text(LONG)
         flags = flags | {'reward': f"{out/'long.py'}:words"}
-    seen, load = [], rewards.load_reward
-    from llmbook.align import policy
+    seen, load = [], policy.load_reward
     policy.load_reward = lambda *args: Watched(load(*args), seen)
     try: grpo(str(START), **COMMON | flags, steps=steps, out=str(out/path.stem))
     finally: policy.load_reward = load

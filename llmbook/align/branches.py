@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..core import UserError, seed_of
-from ..model.numpy_steps import for_writing
 from ..model.generate import KVCache, _check_choice, keep_top_p
+from ..model.numpy_steps import for_writing
 from ..model.transformer import Transformer
 from ..progress import Progress
 from ..text.workers import parallel_map
