@@ -25,7 +25,7 @@ class KLControl:
     def __init__(self,
         beta:float, # the first price
         target:float|None=None, # nats per answer; None keeps the price
-        gain:float=0.1, # an update changes the price by a fifth of this at most
+        gain:float=0.1, # of an error, which is at most 0.2: so 2 % per update
     ):
         self.beta, self.target, self.gain = beta, target, gain
 

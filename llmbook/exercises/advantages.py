@@ -17,21 +17,22 @@ def _definition(rewards, values, after, gamma, lam):
 
 
 def check_1(answer):
-    "Three tokens by hand."
+    "The lambda that takes the blame off a token."
     answer = [float(value) for value in answer]
-    assert len(answer) == 3, "Three numbers, one for each token."
-
-    def close(lam):
-        right = _definition([-0.1, -0.1, 2.0], [1.0, 1.2, 1.5], 0.0, 1.0, lam)
-        return all(math.isclose(a, b, abs_tol=2e-3) for a, b in zip(answer, right))
-
-    assert not close(0.0), (
-        "Those are the surprises. Half of the next token's advantage is still to be added to each."
+    assert len(answer) == 2, "Two numbers: lambda, and the advantage of the first token."
+    lam, first = answer
+    assert 0 <= lam <= 1, "Lambda lies between 0 and 1."
+    assert not math.isclose(lam, 0.4, abs_tol=2e-3), (
+        "The second token has a reward of its own, the penalty."
     )
-    assert not close(1.0), (
-        "Those are returns less values. With lambda 0.5 later surprises count less."
+    rewards, values = [-0.1, -0.1, 2.0], [0.9, 1.7, 1.5]
+    right = _definition(rewards, values, 0.0, 1.0, lam)
+    assert math.isclose(right[1], 0, abs_tol=2e-3), (
+        f"With that lambda the second token's advantage is {right[1]:.2f}: work out the surprises first."
     )
-    assert close(0.5), "Begin with the last token: after it the value is 0."
+    assert math.isclose(first, right[0], abs_tol=5e-3), (
+        "Lambda is right. To the first surprise the second token adds a part of its advantage, not of its surprise."
+    )
 
 
 def check_2(answer):

@@ -6,14 +6,16 @@ import torch
 
 
 def check_1(answer):
-    "One right answer of sixteen beside eight."
+    "One right answer in a group of 8, and one in a group of 64."
     answer = float(answer)
-    assert abs(answer - 1.875) > 0.06, (
+    assert abs(answer - 1.125) > 0.06, (
         "Those are the advantages before the division."
     )
-    assert abs(answer - 2.65) > 0.06, "That is for groups of eight."
-    assert abs(answer - 3.87) < 0.08, (
-        "Divide each advantage by the standard deviation of its group (with one less in the denominator)."
+    assert abs(answer - 3) > 0.06, (
+        "Divide by the standard deviation with one less in the denominator, as `std` does."
+    )
+    assert abs(answer - 3.18) < 0.05, (
+        "Divide each advantage by the standard deviation of its own group."
     )
 
 

@@ -6,18 +6,20 @@ import torch
 
 
 def check_1(answer):
-    "Three estimates from one sample."
+    "Four estimates from one answer of two tokens."
     answer = [float(value) for value in answer]
-    assert len(answer) == 3, "Three numbers: k1, k2, k3."
-    x = math.log(0.1 / 0.5)
-    for name, value, right in zip(
-        ('k1', 'k2', 'k3'), answer, (x, x * x / 2, math.exp(-x) - 1 + x)
-    ):
-        assert not math.isclose(value, -right, abs_tol=0.02), (
-            f"{name}: the sign. The policy's probability is on top."
-        )
+    assert len(answer) == 4, "Four numbers: k1, k2 and k3 by token, and k3 of the answer."
+    ratios = [math.log(0.5 / 0.1), math.log(0.1 / 0.5)]
+    k2 = sum(x * x / 2 for x in ratios)
+    k3 = sum(math.exp(-x) - 1 + x for x in ratios)
+    assert not math.isclose(answer[1], k2 / 2, abs_tol=0.02), (
+        "Add the estimates of the two tokens up; do not average them."
+    )
+    names = 'k1 by token', 'k2 by token', 'k3 by token', 'k3 of the answer'
+    for name, value, right in zip(names, answer, (0, k2, k3, 0)):
         assert math.isclose(value, right, abs_tol=0.02), (
-            f"{name}: put the log-ratio of B, and of B alone, into its formula."
+            f"{name}: the log-ratios of the two tokens have opposite signs. "
+            "By token, put each into the formula, then add; for the answer, add first."
         )
 
 
@@ -51,6 +53,8 @@ def check_2(answer):
             f"For {name} the mean over samples should be {true:.3f}; yours is {mean:.3f}."
         )
         assert (found > -1e-9).all(), "Some of your estimates are negative."
+        some = _estimates(answer, now[:9], old[:9], ref[:9])
+        assert torch.allclose(some, found[:9]), "Each estimate depends on its own sample alone."
 
 
 def check_3(answer):
@@ -83,7 +87,7 @@ def check_4(answer):
     found = [item[0] if isinstance(item, tuple) else item for item in found]
     assert len(found) == 3, f"Asked for 3 tokens, got {len(found)}."
     assert 'dog' not in found, (
-        "The policy says 'dog' less often than it is surprised to: its sum is negative."
+        "The log-ratios of 'dog' are negative, so it takes away from the divergence."
     )
     assert found[0] != 'cat', (
         "'cat' has the largest single value, but another has the larger sum."
