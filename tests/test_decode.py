@@ -132,3 +132,21 @@ def test_exercises():
     for wrong in ('bd', ['b'], ['b', 'd', 'a']):
         with pytest.raises(AssertionError): checks.check_3(wrong)
     checks.check_3(['D', 'b'])
+
+
+@pytest.mark.skipif(not decode._HAS_ONEDNN, reason='oneDNN or AVX-512 is not here')
+@pytest.mark.parametrize('bias', [None, torch.randn(300, generator=generator(0, 'bias'))])
+@torch.no_grad()
+def test_large_products_are_the_same_in_onednn(bias, monkeypatch):
+    matrix = decode._Matrix(torch.randn(300, 200, generator=generator(0, 'weight')), bias, torch.float32)
+    x = torch.randn(40, 200, generator=generator(0, 'x'))
+    before = torch.randn(40, 300, generator=generator(0, 'before'))
+    given = before.clone()
+    assert decode._for_onednn(x, matrix.weight) and not decode._for_onednn(x[:30], matrix.weight)
+    assert not decode._for_onednn(x.double(), matrix.weight)
+    results = []
+    for has in (True, False):
+        monkeypatch.setattr(decode, '_HAS_ONEDNN', has)
+        results.append((matrix(x), matrix.onto(before, x)))
+    for ours, theirs in zip(*results): torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert torch.equal(before, given) # `onto` leaves what it adds to

@@ -58,6 +58,31 @@ def _turned(
     weight = weight.view(-1, D, weight.size(1))[:, order].flatten(0, 1)
     return weight, None if bias is None else bias.view(-1, D)[:, order].flatten()
 
+# %% ../../nbs/172_decode.ipynb #9ff3ec3d
+_LARGE = 1 << 21 # multiplications, above which a product is oneDNN's
+_HAS_ONEDNN = (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == 'AVX512'
+               and hasattr(torch.ops.mkldnn, '_linear_pointwise'))
+
+
+def _for_onednn(
+    x:Tensor, # (N,C)
+    weight:Tensor, # (C,out)
+)->bool:
+    "Is the product of these two large, and oneDNN here for it?"
+    if len(x) * weight.numel() <= _LARGE: return False
+    return _HAS_ONEDNN and x.is_cpu and x.dtype == torch.float32
+
+
+def _times(
+    x:Tensor, # (N,C)
+    weight:Tensor, # (C,out)
+    bias:Tensor|None, # (out,)
+)->Tensor: # (N,out)
+    "A matrix product, with the bias if there is one, from the library that is faster at it."
+    if _for_onednn(x, weight):
+        return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, 'none', [], '')
+    return x @ weight if bias is None else torch.addmm(bias, x, weight)
+
 # %% ../../nbs/172_decode.ipynb #f87294d2
 class _Matrix(nn.Module):
     "A matrix that is multiplied from the left, and is not trained."
@@ -73,10 +98,11 @@ class _Matrix(nn.Module):
 
     def forward(self, x:Tensor)->Tensor: # (N,C) to (N,out)
         "The product."
-        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        return _times(x, self.weight, self.bias)
 
     def onto(self, x:Tensor, y:Tensor)->Tensor: # (N,out), (N,C) to (N,out)
         "The product of y, added to x."
+        if _for_onednn(y, self.weight): return _times(y, self.weight, self.bias).add_(x)
         x = torch.addmm(x, y, self.weight)
         return x if self.bias is None else x + self.bias
 
