@@ -49,6 +49,19 @@ def test_rows_that_leave_and_steps_of_several_tokens():
     assert cache[0].length == plain[0].length == 12
 
 
+def test_keys_keep_their_order_in_memory():
+    fast, cache = NumpyDecoding(small()), [KVCache(room=8) for _ in range(2)]
+    ids = torch.randint(60, (4, 7), generator=generator(0, 'ids'))
+    with torch.no_grad():
+        fast(ids, cache=cache)
+        assert cache[0].k.stride(3) == 1 # as a prompt leaves them
+        for _ in range(3): # the second needs more room
+            fast(ids[:, :1], cache=cache)
+            assert cache[0].k.stride(2) == 1 == cache[0].v.stride(3)
+        cache[0].keep(torch.tensor([3, 0]))
+    assert cache[0].k.stride(2) == 1 and cache[0].k.shape == cache[0].v.shape
+
+
 def test_it_travels_and_refuses_like_the_decoder():
     model = small()
     fast = NumpyDecoding(model)

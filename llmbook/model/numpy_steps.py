@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .decode import Decoding, for_decoding
+from .decode import _LARGE, Decoding, _times, for_decoding
 from .generate import KVCache
 from .transformer import _check_length
 
@@ -41,6 +41,9 @@ def _product(
 )->np.ndarray: # (N,out)
     "A matrix product, with the bias if there is one."
     weight, bias = matrix
+    if len(x) * weight.size > _LARGE:
+        x, weight, bias = (None if array is None else torch.from_numpy(array) for array in (x, weight, bias))
+        return _times(x, weight, bias).numpy()
     y = x @ weight
     if bias is not None: y += bias
     return y
@@ -51,20 +54,36 @@ def _unit(
     eps:float, # added to the mean of squares
 )->np.ndarray: # (...,C)
     "Divide by the size of the vector, without the factor sqrt(C)."
-    squares = np.einsum('...c,...c->...', x, x)[..., None]
+    squares = np.vecdot(x, x)[..., None]
     return x / np.sqrt(squares + np.float32(x.shape[-1] * eps))
 
 
 def _softmax(
-    scores:np.ndarray, # (...,S), written to
+    scores:np.ndarray, # (...,S)
 )->np.ndarray: # (...,S)
-    "Exponentials that add up to 1, in place."
-    scores -= scores.max(-1, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(-1, keepdims=True)
-    return scores
+    "Exponentials that add up to 1."
+    return torch.from_numpy(scores).softmax(-1).numpy()
+
+
+def _gated(
+    widened:np.ndarray, # (N,2*hidden)
+)->np.ndarray: # (N,hidden)
+    "The second half of each row, times the SiLU of the first."
+    gate, wide = widened[:, :widened.shape[1]//2], widened[:, widened.shape[1]//2:]
+    bent = np.exp(-gate)
+    bent += 1
+    np.divide(gate, bent, out=bent)
+    bent *= wide
+    return bent
 
 # %% ../../nbs/173_numpy_steps.ipynb #a2a744e0
+def _by_number(
+    kv:KVCache, # of a layer, with something in it
+):
+    "Lay keys out so that the same number of all positions is one row of memory."
+    if kv.k.stride(2) != 1: kv.k = kv.k.mT.contiguous().mT
+
+
 def _append(
     kv:KVCache, # of the layer, with something in it
     k:np.ndarray, # new keys (B,G,T,D)
@@ -72,9 +91,10 @@ def _append(
 )->tuple[np.ndarray, np.ndarray]: # all so far (B,G,S,D)
     "Write to a cache."
     end = kv.length + k.shape[2]
-    if end > kv.k.size(2): # it makes room
-        keys, values = kv.append(torch.from_numpy(k), torch.from_numpy(v))
-        return keys.numpy(), values.numpy()
+    if end > kv.k.size(2):
+        kv.k = kv.wider(kv.k, torch.from_numpy(k), end)
+        kv.v = kv.wider(kv.v, torch.from_numpy(v), end)
+    _by_number(kv)
     keys, values = kv.k.numpy(), kv.v.numpy()
     keys[:, :, kv.length:end] = k
     values[:, :, kv.length:end] = v
@@ -90,9 +110,8 @@ def _mix(
 )->np.ndarray: # (B*T,H*D)
     "Attention: values, weighted by how well their keys match."
     B, T, G, R, D = q.shape
-    q = q.transpose(0, 2, 3, 1, 4).reshape(B, G, R*T, D)
+    q = q.transpose(0, 2, 3, 1, 4).reshape(B, G, R*T, D) * np.float32(1 / math.sqrt(D))
     scores = q @ k.swapaxes(-1, -2)  # (B,G,R*T,S)
-    scores *= np.float32(1 / math.sqrt(D))
     if mask is not None:
         each = scores.reshape(B, G, R, T, -1)
         scores = np.where(mask[:, :, None], each, -np.inf).reshape(scores.shape)
@@ -149,11 +168,9 @@ class NumpyDecoding(Decoding):
             new = heads.swapaxes(1, 2)  # (B,H+2G,T,D)
             k, v = _append(kv, new[:, H:H + G], new[:, H + G:])
             q = heads[:, :, :H].reshape(B, T, G, H // G, D)
-            x = x + _product(_mix(q, k, v, mask), o)
+            x += _product(_mix(q, k, v, mask), o)
             widened = _product(_unit(x, c.eps), up)
-            gate, wide = np.split(widened, 2, -1)
-            gate = gate / (1 + np.exp(-gate))  # SiLU
-            x += _product(gate * wide, down)
+            x += _product(_gated(widened), down)
         return _unit(x, c.eps).reshape(B, T, -1)
 
     @torch.inference_mode()
