@@ -42,7 +42,7 @@ class Asked(NamedTuple):
     messages: list[dict]        # the last is the user's
     ids: list[int]              # the prompt in the model's chat template
     reference: str|None = None  # the right answer, if the row has one
-    story: Story|None = None    # that the prompt is about, if it is of the world
+    story: Story|None = None    # that the prompt is about, if it is one of the book's
 
 
 def read_asked(
@@ -66,8 +66,11 @@ def told_prompts(
     "Requests to tell of a story's people."
     stories = [task_story(seed, number) for number in range(first, first + n)]
     prompts = telling_prompts(stories)
-    return [Asked(f'story-{seed}-{first + i}', messages, template.prompt_ids(messages), None, story)
-            for i, (messages, story) in enumerate(zip(prompts, stories))]
+    found = []
+    for number, messages, story in zip(range(first, first + n), prompts, stories):
+        ids = template.prompt_ids(messages)
+        found.append(Asked(f'story-{seed}-{number}', messages, ids, None, story))
+    return found
 
 
 def sum_prompts(
@@ -121,7 +124,8 @@ def _by_truth(answer:str, asked:Asked)->float:
     return gold_reward(answer, asked.story).total
 
 
-REWARD_RULES = {'gold': _by_truth, 'exact': _by_text, 'number': _by_number} # name -> points of an answer to a prompt
+# name -> points of an answer to a prompt
+REWARD_RULES = {'gold': _by_truth, 'exact': _by_text, 'number': _by_number}
 _NEEDS = {'gold': 'story', 'exact': 'reference', 'number': 'number'} # what a prompt must have
 
 
@@ -150,23 +154,27 @@ def _check_points(
     "Raise `UserError` unless there is one finite number for each answer; names the row."
     values = points.tolist() if hasattr(points, 'tolist') else points # an array or a tensor
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
-        raise UserError(f"{name}: returned {type(points).__name__}; return a list with one number per answer")
+        kind = type(points).__name__
+        raise UserError(f"{name}: returned {kind}; return a list with one number per answer")
     if len(values) != len(asked):
         raise UserError(f"{name}: {len(values)} numbers for {len(asked)} answers; return one per answer")
     numbers = [_as_number(value) for value in values]
     for number, value, prompt in zip(numbers, values, asked):
         if math.isnan(number):
             shown = str(value)[:40]
-            raise UserError(f"{name}: the reward of an answer to {prompt.id} is {shown}; return a finite number")
+            raise UserError(f"{name}: the reward of an answer to {prompt.id} is {shown}; "
+                            "return a finite number")
     return numbers
 
 # %% ../../nbs/521_rewards.ipynb #06b1ded2
 class RuleReward:
     "Answers are paid by a rule, or by a function of one's own."
     def __init__(self,
-        function:Callable, # points of one answer to an `Asked`; or of many: (prompts, answers, references) -> points
+        # points of one answer to an `Asked`; or of many: (prompts, answers, references) -> points
+        function:Callable,
         name:str, # for messages
-        needs:str='', # what a prompt must have: story, reference, a reference with a number, or nothing
+        # what a prompt must have: story, reference, number (a reference with one), or nothing
+        needs:str='',
         many:bool=False, # does the function take lists?
     ):
         self.function, self.name, self.needs, self.many = function, name, needs, many
@@ -176,7 +184,8 @@ class RuleReward:
         for prompt in asked:
             what = _lacks(prompt, self.needs)
             if not what: continue
-            raise UserError(f"--reward {self.name}: prompt {prompt.id}: {what}; give another reward, or other --data")
+            raise UserError(f"--reward {self.name}: prompt {prompt.id}: {what}; "
+                            "give another reward, or other --data")
 
     def __call__(self,
         asked:Sequence[Asked], # prompts
@@ -208,7 +217,8 @@ class RuleReward:
                 problem = f"failed on an answer to {prompt.id} ({type(alone).__name__}: {alone})"
                 return UserError(f"{self.name}: {problem}; the answer was {text[:60]!r}")
         problem = f"({type(error).__name__}: {error})"
-        return UserError(f"{self.name}: failed on {len(texts)} answers together, though on none alone {problem}")
+        return UserError(f"{self.name}: failed on {len(texts)} answers together, "
+                         f"though on none alone {problem}")
 
 # %% ../../nbs/521_rewards.ipynb #f7bdfa0d
 class ModelReward:
@@ -262,7 +272,8 @@ def _load_function(spec:str)->Callable:
         raise UserError(f"--reward {spec}: no function {name} in {path}{did_you_mean(name, functions)}")
     if _binds(function, 3): return function
     if _binds(function, 2): return lambda prompts, answers, references: function(prompts, answers)
-    raise UserError(f"--reward {spec}: {name} takes other arguments; it gets prompts and answers, or also references")
+    raise UserError(f"--reward {spec}: {name} takes other arguments; "
+                    "it gets prompts and answers, or also references")
 
 # %% ../../nbs/521_rewards.ipynb #eeec6c4b
 def _load_judge(folder:str, start:Start, options:EngineOptions)->ModelReward:

@@ -30,7 +30,8 @@ from ..text.framing import TextTokenizer
 class AnswerTokens(AnswerLogProbs):
     "Scores alone: what a model says about each token of answers."
     def __init__(self,
-        block_size:int|None=None, # places in a row in which answers share their prompt; None shares nothing
+        # places in a row in which answers share their prompt; None shares nothing
+        block_size:int|None=None,
         entropy:bool=True, # ask for the entropy too?
     ):
         super().__init__(block_size)
@@ -52,8 +53,8 @@ class AnswerTokens(AnswerLogProbs):
         if rows is None: return tuple(values.view(labels.shape) * asked for values in outputs)
         return tuple(rows.unpack(values, labels.shape) * asked for values in outputs)
 
-    def scores(self, outputs, batch:Batch)->Batch: # log_probs, and entropy and values where there are any (B,K,T)
-        "What the model says about each token."
+    def scores(self, outputs, batch:Batch)->Batch: # (B,K,T) each
+        "What the model says about each token: log_probs, and entropy and values if there are any."
         names = ['log_probs'] + ['entropy'] * self.entropy + ['values']
         return dict(zip(names, self.unpacked(outputs, batch)))
 
@@ -75,7 +76,7 @@ def lay_out(
     values = [value for several in nats for answer in several for value in answer]
     sampled = torch.zeros(batch['labels'].shape)
     sampled[batch['labels'] != IGNORE] = torch.tensor(values)
-    return {'rows': batch['rows'], 'ids': batch['ids'], 'labels': batch['labels'], 'sampled': sampled}
+    return {name: batch[name] for name in ('rows', 'ids', 'labels')} | {'sampled': sampled}
 
 # %% ../../nbs/524_rollouts.ipynb #955a4e7a
 def gathered(
@@ -194,7 +195,8 @@ class RolloutStream(Stream):
         stop_kl:float|None=None,
     ):
         if prompts % minibatches:
-            raise UserError(f"{prompts} prompts per rollout do not divide into {minibatches} minibatches; choose a multiple")
+            raise UserError(f"{prompts} prompts per rollout do not divide into {minibatches} minibatches; "
+                            "choose a multiple")
         if not asked: raise UserError("no prompts are left; give more, or shorter ones")
         self.packed, self.prompts, self.samples = asked, prompts, samples
         self.batch_size, self.minibatches = prompts // minibatches, minibatches
@@ -266,7 +268,7 @@ class RolloutStream(Stream):
 
 
 def _cut_empty(rollout:Batch)->Batch:
-    "Leave out the last places where no answer has a token; what is left is a multiple of 16, if there are as many."
+    "Leave out the places at the end where no answer has a token, down to a multiple of 16."
     labels = rollout['labels']
     last = int((labels != IGNORE).flatten(0, 1).any(0).nonzero().max())
     used = min(labels.size(-1), -(-(last + 1) // 16) * 16)
