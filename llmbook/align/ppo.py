@@ -89,7 +89,7 @@ class ClippedPolicy(AnswerTokens):
     )->tuple[Tensor, dict]: # shares of the loss and of what is logged
         "Sum this micro-batch, divide by the count of the global batch."
         log_probs, *entropy, values = self.unpacked(outputs, batch) # 0 where nothing is asked
-        log_ratio = log_probs - batch['log_probs'] # both the trainer's, not the sampler's
+        log_ratio = log_probs - batch['log_probs'] # both computed by the training model, none by the sampler
         policy = clipped_policy_loss(log_ratio, batch['advantages'], self.clip, dual=self.dual_clip)
         value = clipped_value_loss(values, batch['values'], batch['returns'], self.value_clip)
         each = {
