@@ -259,6 +259,75 @@ def test_early_stopping():
     assert all(never[step] for step in range(1, 6))
 
 
+# Rounds
+
+class Rarely(Estimate):
+    "Only answers of different lengths teach, and only to some prompts."
+    def __init__(self, every=3): self.seen, self.every = 0, every
+    def teaches(self, rollout): return rollout['rows'] % self.every == 1
+
+
+def filling(prompts=4, every=3, rounds=3, **settings):
+    stream = stream_of(prompts=prompts, minibatches=1, passes=1, rounds=rounds, **settings)
+    stream.estimate = Rarely(every)
+    return stream
+
+
+@pytest.mark.parametrize('every, rounds, kept, written', [
+    (2, 3, [1, 3, 5, 7], 8), (1000, 3, [0, 1, 2, 3], 12), (3, 3, [1, 4, 7, 10], 12), (3, 2, [0, 1, 4, 7], 8),
+    (5, 3, [0, 1, 6, 11], 12), (2, 1, [0, 1, 2, 3], 4)])
+def test_a_rollout_is_filled_with_what_teaches(every, rounds, kept, written):
+    stream = filling(every=every, rounds=rounds)
+    if every == 1000: stream.estimate.teaches = lambda rollout: rollout['rows'] < 0 # nothing does
+    batch = stream[0]
+    assert sorted(batch['rows'].tolist()) == kept and len(batch['number']) == 4
+    assert stream.state() == ({'seen': 1} if rounds == 1 else {'seen': 1, 'written': written})
+    if rounds == 1: assert 'written_per_kept' not in stream.notes
+    else:
+        teaching = 0 if every == 1000 else sum(n % every == 1 for n in kept)
+        assert stream.notes['written_per_kept'] == written / max(1, teaching)
+
+
+def test_what_is_kept_was_written_for_its_own_prompt():
+    "The rounds of a rollout are the rollouts of a stream with one round, one after the other."
+    batch, plain = filling()[0], filling(rounds=1)
+    rounds = {}
+    for number in range(3):
+        part = plain[number]
+        for i, row in enumerate(part['rows'].tolist()): rounds[number * 4 + row] = {name: v[i] for name, v in part.items()}
+    for i, row in enumerate(batch['rows'].tolist()):
+        for name in ('ids', 'labels', 'rewards', 'sampled'):
+            one, other = batch[name][i], rounds[row][name]
+            n = min(one.size(-1), other.size(-1)) # empty places are cut off
+            torch.testing.assert_close(one[..., :n], other[..., :n], atol=2e-4, rtol=0)
+
+
+def test_facts_are_those_of_all_that_was_written():
+    "The reward of what is kept alone would say nothing about the policy."
+    stream = filling(every=5)
+    stream[0]
+    plain, rewards = filling(rounds=1), []
+    for number in range(3): rewards.append(plain[number]['rewards'])
+    assert stream.notes['reward'] == pytest.approx(torch.cat(rewards).mean().item(), abs=1e-4)
+    assert {'seconds_generation', 'seconds_scoring'} <= stream.notes.keys()
+
+
+def test_rounds_resume_where_they_ended():
+    whole = filling()
+    batches = [whole[step] for step in range(3)]
+    resumed = filling()
+    resumed.load_state({'seen': 1, 'written': 12})
+    for step in (1, 2):
+        for name, values in resumed[step].items(): assert torch.equal(values, batches[step][name]), name
+    begun = filling()
+    begun.load_state({'seen': 1, 'written': 8}) # another place is another rollout
+    assert not torch.equal(begun[1]['ids'], batches[1]['ids'])
+    measured = filling() # a rollout that is made again, in another precision, takes its prompts back
+    measured[0]
+    measured.writer.engine.speed = Speed('bf16')
+    assert torch.equal(measured[0]['ids'], batches[0]['ids']) and measured.state() == {'seen': 1, 'written': 12}
+
+
 # Real ranks
 
 class Ranks(RankGroup):
@@ -279,15 +348,15 @@ def put_together():
     return own, gathered(engine, own)
 
 
-def share_a_rollout():
+def share_a_rollout(rounds):
     "On every rank: the complete rollout, and this rank's rows of the first minibatch."
-    stream = stream_of(prompts=8)
+    stream = stream_of(prompts=8) if rounds == 1 else filling(8, rounds=rounds)
     ranks = Ranks()
     for name in ('rank', 'data_rank', 'world', 'data_world', 'device'): setattr(stream.writer.engine, name, getattr(ranks, name))
     stream.writer.engine.sum = ranks.sum
     mine = stream.slice(ranks.rank, ranks.world)
     batch = mine[0]
-    return mine.rollout, batch, mine.facts
+    return mine.rollout, batch, {name: value for name, value in mine.facts.items() if not name.startswith('seconds')}
 
 
 def test_parts_of_ranks_make_the_whole():
@@ -297,17 +366,18 @@ def test_parts_of_ranks_make_the_whole():
         for _, whole in found: assert torch.equal(whole[name], expected) and whole[name].dtype == expected.dtype, name
 
 
-def test_two_ranks_make_the_rollout_of_one():
-    alone = stream_of(prompts=8)
+@pytest.mark.parametrize('rounds', [1, 3])
+def test_two_ranks_make_the_rollout_of_one(rounds):
+    alone = stream_of(prompts=8) if rounds == 1 else filling(8, rounds=rounds)
     batch = alone[0]
-    found = launch(share_a_rollout, 2)
+    found = launch(share_a_rollout, 2, rounds)
     for rollout, _, facts in found:
         assert rollout.keys() == alone.rollout.keys()
         for name, values in rollout.items():
             expected = alone.rollout[name]
             if values.is_floating_point(): torch.testing.assert_close(values, expected, atol=2e-4, rtol=0)
             else: assert torch.equal(values, expected), name
-        assert facts == pytest.approx(alone.facts, abs=1e-3)
+        assert facts == pytest.approx({name: alone.facts[name] for name in facts}, abs=1e-3)
     rows = torch.cat([part['rows'] for _, part, _ in found])
     assert sorted(rows.tolist()) == sorted(batch['rows'].tolist())
 

@@ -34,6 +34,7 @@ class RolloutSizes(NamedTuple):
     minibatches: int # optimiser steps in a pass over a rollout
     passes: int      # over each rollout
     tokens: int      # of an answer, at most
+    rounds: int = 1  # of so many prompts, at most, that are written to find as many that teach
 
 
 def rollout_steps(
@@ -140,7 +141,7 @@ def train_policy(
     asked, val = _read_prompts(args, ChatTemplate(start.tokenizer, args['model']), block_size)
     pays.check([*asked, *val])
     stream = RolloutStream(asked, sizes.prompts, sizes.samples, sizes.minibatches, sizes.passes, objective, block_size,
-                           seed, args.get('stop_kl'))
+                           seed, args.get('stop_kl'), sizes.rounds)
     stream.estimate = estimate
     steps = rollout_steps(len(asked), sizes, args['epochs'], args['steps'])
     args = args | {'steps': steps, 'epochs': None} | _in_periods(args, stream.period, steps)

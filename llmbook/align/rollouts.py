@@ -8,6 +8,7 @@ __all__ = ['AnswerTokens', 'lay_out', 'gathered', 'RolloutWriter', 'rollout_fact
 # %% ../../nbs/524_rollouts.ipynb #cd685799
 # B prompts, K answers to a prompt, T time
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
@@ -193,6 +194,7 @@ class RolloutStream(Stream):
         seed:int=0, # of the order
         # nats per token from the policy that wrote, past which the rest of a rollout is skipped
         stop_kl:float|None=None,
+        rounds:int=1, # of `prompts` each, at most, that are written until as many of them teach
     ):
         if prompts % minibatches:
             raise UserError(f"{prompts} prompts per rollout do not divide into {minibatches} minibatches; "
@@ -201,6 +203,7 @@ class RolloutStream(Stream):
         self.packed, self.prompts, self.samples = asked, prompts, samples
         self.batch_size, self.minibatches = prompts // minibatches, minibatches
         self.period, self.objective, self.stop_kl = minibatches * passes, objective, stop_kl
+        self.rounds, self.written = rounds, 0 # the latter: prompts so far, counted if there are more rounds than one
         self.block_size, self.seed = block_size, seed
         self.rank, self.world, self.orders = 0, 1, {}
         self.now = None # number of the rollout, and the speed at which it was made
@@ -209,11 +212,13 @@ class RolloutStream(Stream):
 
     def state(self)->dict:
         "What a run has to keep, beside weights."
-        return self.estimate.state()
+        kept = self.estimate.state()
+        return kept if self.rounds == 1 else kept | {'written': self.written}
 
     def load_state(self, state:dict):
         "Take over what `state` gave."
         self.estimate.load_state(state)
+        self.written = state.get('written', 0)
 
     def __getitem__(self, step:int)->Batch|None: # None where the rest of a rollout is skipped
         number, place = divmod(step, self.period)
@@ -233,7 +238,7 @@ class RolloutStream(Stream):
             self.before = self.state()
             self._collect(number)
         self.now, self.stopped = now, False
-        self.notes = self.facts | {f'seconds_{name}': s for name, s in self.writer.seconds.items()}
+        self.notes = dict(self.facts)
 
     def _minibatch(self, number:int, epoch:int, part:int)->Batch:
         "This rank's rows of a minibatch."
@@ -252,18 +257,40 @@ class RolloutStream(Stream):
         sums = engine.sum({'kl': kl, 'tokens': asked.sum()})
         return float(sums['kl']) / float(sums['tokens']) > self.stop_kl
 
-    def _collect(self, number:int):
-        "Write a rollout, each rank its part, and put it together."
+    def _write(self, first:int, done:int)->Batch:
+        "A round of prompts: each rank writes its part, then they are put together. Before it come `first` prompts of the run."
         n = self.prompts // self.world
-        numbers = range(self.rank * n, (self.rank + 1) * n)
-        places = [number * self.prompts + i for i in numbers] # in the run
-        total = len(self.packed)
+        begin, total = self.rank * n, len(self.packed)
+        places = range(first + begin, first + begin + n) # in the run
         asked = [self.packed[self.order(place // total)[place % total]] for place in places]
         width = min(self.block_size, self.longest + self.writer.tokens)
+        numbers = range(done + begin, done + begin + n)
         own = self.writer.rollout(asked, numbers, places[0], self.samples, width, self.objective)
-        rollout = _cut_empty(gathered(self.writer.engine, own))
+        return gathered(self.writer.engine, own)
+
+    def _fill(self, first:int)->tuple[Batch, list[bool]]: # all that was written; which prompts teach, if there may be more rounds
+        "Write one round, or rounds until enough prompts teach. Note what was written."
+        written, teaches, seconds = [], [], Counter()
+        for done in range(0, self.rounds * self.prompts, self.prompts):
+            written.append(self._write(first + done, done))
+            seconds.update(self.writer.seconds)
+            if self.rounds > 1: teaches += self.estimate.teaches(written[-1]).tolist()
+            if sum(teaches) >= self.prompts: break
+        whole = _cut_empty({name: torch.cat([part[name] for part in written]) for name in written[0]})
+        self.facts = rollout_facts(whole) | {f'seconds_{name}': value for name, value in seconds.items()}
+        return whole, teaches
+
+    def _collect(self, number:int):
+        "Write a rollout, and ask the estimate about it."
+        first = number * self.prompts if self.rounds == 1 else self.written
+        rollout, teaches = self._fill(first)
+        if self.rounds > 1:
+            self.written = first + len(teaches)
+            kept = min(sum(teaches), self.prompts)
+            self.facts['written_per_kept'] = len(teaches) / max(1, kept)
+            rollout = _teaching_first(rollout, teaches, self.prompts)
         more, facts = self.estimate(rollout)
-        self.facts = rollout_facts(rollout) | facts
+        self.facts |= facts
         self.rollout = rollout | more
 
 
@@ -276,3 +303,14 @@ def _cut_empty(rollout:Batch)->Batch:
     for name, values in rollout.items():
         cut[name] = values[..., :used] if values.ndim == 3 else values
     return cut
+
+# %% ../../nbs/524_rollouts.ipynb #89371488
+def _teaching_first(
+    rollout:Batch, # of all rounds
+    teaches:list[bool], # do the answers to a prompt teach something? (B,)
+    n:int, # prompts to be kept
+)->Batch:
+    "The first `n` prompts that teach; if there are fewer, the first of the others fill their places."
+    order = sorted(range(len(teaches)), key=lambda i: not teaches[i]) # sorting keeps the order of equals
+    chosen = torch.tensor(order[:n])
+    return {name: values[chosen] for name, values in rollout.items()}
