@@ -212,8 +212,7 @@ class RolloutStream(Stream):
 
     def state(self)->dict:
         "What a run has to keep, beside weights."
-        kept = self.estimate.state()
-        return kept if self.rounds == 1 else kept | {'written': self.written}
+        return self.estimate.state() | ({'written': self.written} if self.rounds > 1 else {})
 
     def load_state(self, state:dict):
         "Take over what `state` gave."
@@ -286,8 +285,7 @@ class RolloutStream(Stream):
         rollout, teaches = self._fill(first)
         if self.rounds > 1:
             self.written = first + len(teaches)
-            kept = min(sum(teaches), self.prompts)
-            self.facts['written_per_kept'] = len(teaches) / max(1, kept)
+            self.facts['written_per_kept'] = len(teaches) / max(1, min(sum(teaches), self.prompts))
             rollout = _teaching_first(rollout, teaches, self.prompts)
         more, facts = self.estimate(rollout)
         self.facts |= facts
@@ -299,10 +297,7 @@ def _cut_empty(rollout:Batch)->Batch:
     labels = rollout['labels']
     last = int((labels != IGNORE).flatten(0, 1).any(0).nonzero().max())
     used = min(labels.size(-1), -(-(last + 1) // 16) * 16)
-    cut = {}
-    for name, values in rollout.items():
-        cut[name] = values[..., :used] if values.ndim == 3 else values
-    return cut
+    return {name: values[..., :used] if values.ndim == 3 else values for name, values in rollout.items()}
 
 # %% ../../nbs/524_rollouts.ipynb #89371488
 def _teaching_first(
