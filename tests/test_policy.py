@@ -45,6 +45,9 @@ def vowels(prompts, answers):
     if calls == int(os.environ.get('LLMBOOK_TEST_FAILS', 0)): raise OSError('power cut')
     time.sleep(float(os.environ.get('LLMBOOK_TEST_SLEEP', 0)))
     return [sum(letter in 'aeiou' for letter in answer) / 10 for answer in answers]
+def odd(prompts, answers):
+    "Is the number of vowels odd? Nobody learns that soon, so some groups stay even."
+    return [round(10 * points) % 2 for points in vowels(prompts, answers)]
 def nan(prompts, answers): return [float('nan')] * len(answers)
 def bad(prompts, answers): return [1 / len(a) if 'a' not in a else None for a in answers]
 '''
@@ -184,19 +187,42 @@ def test_a_policy_learns(place, tmp_path, monkeypatch):
     assert sum(rewards[-5:]) > 1.5 * sum(rewards[:5])
 
 
-@pytest.mark.parametrize('stage', [ppo, grpo])
-def test_a_run_that_failed_resumes_in_the_same_bits(place, tmp_path, monkeypatch, stage):
+FAILING = {'ppo': (ppo, 'vowels', dict(target_kl=0.5)), 'grpo': (grpo, 'vowels', {}),
+           'dapo': (grpo, 'odd', dict(loss='dapo', samples=3))}
+
+
+@pytest.mark.parametrize('name', FAILING)
+def test_a_run_that_failed_resumes_in_the_same_bits(place, tmp_path, monkeypatch, name):
+    stage, reward, more = FAILING[name]
     monkeypatch.chdir(place)
-    recipe = dict(batch_size=4, samples=2, steps=24, save_every=1, eval_every=8, keep=0)
-    if stage is ppo: recipe['target_kl'] = 0.5
-    stage('tiny', 'mine.py:vowels', out=str(tmp_path/'whole'), **recipe, **SMALL)
+    recipe = dict(batch_size=4, samples=2, steps=24, save_every=1, eval_every=8, keep=0) | more | SMALL
+    stage('tiny', f'mine.py:{reward}', out=str(tmp_path/'whole'), **recipe)
     for call in (6, 3, 2): # the last two fail in a run that was resumed before
         monkeypatch.setenv('LLMBOOK_TEST_FAILS', str(call))
         with pytest.raises(UserError, match='power cut'):
-            stage('tiny', 'mine.py:vowels', out=str(tmp_path/'cut'), **recipe, **SMALL)
+            stage('tiny', f'mine.py:{reward}', out=str(tmp_path/'cut'), **recipe)
     monkeypatch.delenv('LLMBOOK_TEST_FAILS')
-    stage('tiny', 'mine.py:vowels', out=str(tmp_path/'cut'), **recipe, **SMALL)
+    stage('tiny', f'mine.py:{reward}', out=str(tmp_path/'cut'), **recipe)
     same_end(tmp_path/'whole', tmp_path/'cut')
+    if name != 'dapo': return
+    log = [row for row in rows_of(tmp_path/'cut') if 'uneven' in row]
+    states = [json.loads(path.read_text())['written'] for path in sorted((tmp_path/'cut/checkpoints').glob('*/stream.json'))]
+    rounds = [(b - a) // 4 for a, b in zip([0, *states], states)]
+    assert len(set(rounds)) > 1 and set(rounds) <= {1, 2, 3} # so the state is worth keeping
+    assert {row['uneven'] for row in log if row['written_per_kept'] < 3} == {1.}
+
+
+def test_who_writes_other_prompts(place, tmp_path, monkeypatch):
+    "Only `dapo`, unless it is asked for; the loss of a rollout that is not full counts what teaches alone."
+    monkeypatch.chdir(place)
+    flags = dict(batch_size=4, samples=2, steps=2, eval_every=0, **SMALL)
+    for name, more, writes in (('grpo', {}, 1), ('dapo', {}, 3), ('dapo1', dict(rounds=1), 1), ('grpo2', dict(rounds=2), 2)):
+        newest = grpo('tiny', 'mine.py:odd', loss=name.rstrip('12'), out=str(tmp_path/name), **more, **flags)
+        state = json.loads((newest/'stream.json').read_text())
+        assert (state == {}) == (writes == 1) and state.get('written', 8) <= 2 * 4 * writes
+        assert ('written_per_kept' in rows_of(tmp_path/name)[0]) == (writes > 1)
+    grpo('tiny', 'number', loss='dapo', out=str(tmp_path/'never'), **flags) # no answer is right
+    for row in rows_of(tmp_path/'never'): assert row['written_per_kept'] == 12 and row['uneven'] == row['loss'] == 0
 
 
 def test_the_best_checkpoint_is_that_of_the_highest_reward(place, tmp_path, monkeypatch):
@@ -244,7 +270,8 @@ def test_bad_input_is_said_in_one_line(place, tmp_path, monkeypatch, capfd, verb
 
 KILLS = int(os.environ.get('LLMBOOK_KILLS', 3))
 RECIPES = {'ppo': ('--batch-size', 4, '--samples', 2, '--target-kl', 0.5, '--save-every', 4),
-           'grpo': ('--batch-size', 3, '--samples', 4, '--minibatches', 1, '--passes', 2, '--stop-kl', 0.01, '--save-every', 4)}
+           'grpo': ('--batch-size', 3, '--samples', 4, '--minibatches', 1, '--passes', 2, '--stop-kl', 0.01, '--save-every', 4),
+           'dapo': ('--loss', 'dapo', '--batch-size', 4, '--samples', 2, '--save-every', 4)}
 
 
 def same_end(one, other):
@@ -268,12 +295,13 @@ def killed_at_random(rng, out, *args):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('verb', RECIPES)
-def test_killed_and_resumed_in_the_same_bits(place, tmp_path, monkeypatch, verb):
+@pytest.mark.parametrize('name', RECIPES)
+def test_killed_and_resumed_in_the_same_bits(place, tmp_path, monkeypatch, name):
     monkeypatch.setenv('LLMBOOK_TEST_SLEEP', '0.1')
     steps = 28 + 16 * KILLS
-    args = (verb, '--model', place/'tiny', '--reward', f'{place}/mine.py:vowels', '--prompts', 60, '--tokens', 12, '--lr', 0.01,
-            '--steps', steps, '--eval-every', 8, '--keep', 0, *RECIPES[verb])
+    verb, reward = 'ppo' if name == 'ppo' else 'grpo', 'odd' if name == 'dapo' else 'vowels'
+    args = (verb, '--model', place/'tiny', '--reward', f'{place}/mine.py:{reward}', '--prompts', 60, '--tokens', 12, '--lr', 0.01,
+            '--steps', steps, '--eval-every', 8, '--keep', 0, *RECIPES[name])
     rng = random.Random(os.environ.get('LLMBOOK_KILLS_SEED'))
     for _ in range(KILLS): killed_at_random(rng, tmp_path/'cut', *args)
     monkeypatch.setenv('LLMBOOK_TEST_SLEEP', '0')
@@ -281,12 +309,15 @@ def test_killed_and_resumed_in_the_same_bits(place, tmp_path, monkeypatch, verb)
     finished(*args, '--out', tmp_path/'whole')
     same_end(tmp_path/'whole', tmp_path/'cut')
     newest = max((tmp_path/'cut/checkpoints').glob('step-*'))
-    if verb == 'ppo': assert json.loads((newest/'stream.json').read_text())['beta'] != 0.1 # there is a state to lose
+    state = json.loads((newest/'stream.json').read_text()) # if there is something to lose
+    if name == 'ppo': assert state['beta'] != 0.1
+    if name == 'dapo': assert state['written'] > 4 * steps
 
 
 # Layouts
 
-STAGES = {'ppo': (ppo, dict(batch_size=8, samples=2)), 'grpo': (grpo, dict(batch_size=8, samples=3, passes=2, eval_every=4))}
+STAGES = {'ppo': (ppo, dict(batch_size=8, samples=2)), 'grpo': (grpo, dict(batch_size=8, samples=3, passes=2, eval_every=4)),
+          'dapo': (grpo, dict(batch_size=8, samples=2, loss='dapo', eval_every=4))}
 
 
 def trained(name, place, reward, folder, options):

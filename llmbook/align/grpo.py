@@ -35,7 +35,7 @@ class Variant(NamedTuple):
     aggregation: str = 'token'    # how tokens are averaged
     high: float|None = None       # upper end of the clip, if it is another than the lower
     ratio: str = 'token'          # of each token; or one for an answer: the geometric mean ('mean'), or the product ('sum')
-    skip_even: bool = False       # leave groups out in which all answers are worth the same?
+    skip_even: bool = False       # leave groups out in which all answers are worth the same, and write others?
 
 
 VARIANTS = { # name -> what it does
@@ -135,14 +135,22 @@ class GroupEstimate:
     def load_state(self, state:dict):
         "Nothing was kept."
 
+    def _rewards(self, rollout:Batch)->Tensor: # (B,K)
+        "Points less the penalty for length."
+        lengths = (rollout['labels'] != IGNORE).sum(-1)
+        return rollout['rewards'] + overlong_penalty(lengths, self.most, self.overlong)
+
+    def teaches(self, rollout:Batch)->Tensor: # (B,), false where all answers are worth the same
+        "Which groups are uneven."
+        rewards = self._rewards(rollout)
+        return rewards.amax(1) > rewards.amin(1)
+
     def __call__(self,
         rollout:Batch, # of all ranks
     )->tuple[Batch, dict]: # advantages (B,K,1), and uneven (B,), false where all answers are worth the same; what to log
         "Advantages of all answers."
-        lengths = (rollout['labels'] != IGNORE).sum(-1)
-        rewards = rollout['rewards'] + overlong_penalty(lengths, self.most, self.overlong)
-        advantages = group_advantages(rewards, self.variant.baseline, self.variant.scale)
-        uneven = rewards.amax(1) > rewards.amin(1)
+        advantages = group_advantages(self._rewards(rollout), self.variant.baseline, self.variant.scale)
+        uneven = self.teaches(rollout)
         share = float(uneven.float().mean())
         return {'advantages': advantages[..., None], 'uneven': uneven}, {'uneven': share}
 
@@ -166,6 +174,8 @@ def grpo(
     tokens:Annotated[int, between(1, 1_000_000)]=100, # tokens of an answer, at most
     minibatches:Annotated[int, between(1, 10_000)]=1, # optimiser steps in a pass over a rollout
     passes:Annotated[int, between(1, 1000)]=1, # passes over each rollout
+    # at most so many times --batch-size prompts are written to fill a rollout with uneven groups; if omitted, 3 for dapo, else 1
+    rounds:Annotated[int, between(1, 100)]|None=None,
     # passes over the prompts; if neither this nor --steps is given, 1
     epochs:Annotated[float, above(0), below(math.inf)]|None=None,
     # optimiser steps, in place of --epochs; complete rollouts
@@ -214,7 +224,8 @@ def grpo(
     start = load_start(model, out, fresh)
     variant = VARIANTS[loss]
     objective = GroupPolicy(variant, clip_ratio, beta, kl, tokens)
-    sizes = RolloutSizes(batch_size, samples, minibatches, passes, tokens)
+    if rounds is None: rounds = 3 if variant.skip_even else 1
+    sizes = RolloutSizes(batch_size, samples, minibatches, passes, tokens, rounds)
     estimate = GroupEstimate(variant, tokens, overlong)
     return train_policy('grpo', args, start, start.model, objective, estimate, sizes,
                         engine, adapt, penalised=beta > 0)
