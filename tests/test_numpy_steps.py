@@ -1,6 +1,7 @@
 "Steps in numpy write what the decoder writes, in every mix with steps that are not."
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -46,7 +47,19 @@ def test_rows_that_leave_and_steps_of_several_tokens():
     both(torch.randint(60, (2, 1), generator=g))
     both(torch.randint(60, (2, 1), generator=g), mask=torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1] * 7]))
     both(torch.randint(60, (2, 5), generator=g)) # read as usual
-    assert cache[0].length == plain[0].length == 12
+    both(torch.randint(60, (2, 3), generator=g), mask=torch.arange(15) >= torch.tensor([[2], [0]]))
+    both(torch.randint(60, (2, 3), generator=g), mask=torch.ones(2, 1, 3, 18, dtype=torch.bool)) # still causal
+    assert cache[0].length == plain[0].length == 18
+
+
+def test_the_head_is_numpy_too():
+    fast, cache = NumpyDecoding(small()), [KVCache() for _ in range(2)]
+    ids = torch.randint(60, (2, 5), generator=generator(0, 'ids'))
+    fast(ids, cache=cache)
+    hidden = fast.hidden(ids[:, :1], cache=cache)
+    assert fast.views is not None and fast.head(hidden).abs().max() > 0
+    fast.views.out = (0 * fast.views.out[0], None)
+    assert fast.head(hidden).abs().max() == 0 and fast.head(hidden.repeat(33, 1, 1)).abs().max() > 0 # 66 are PyTorch's
 
 
 def test_keys_keep_their_order_in_memory():
@@ -78,6 +91,27 @@ def test_it_travels_and_refuses_like_the_decoder():
     with pytest.raises(UserError, match='48 to 48'): fast(ids[:, :1], torch.tensor([[48]]), cache=cache)
 
 
-@pytest.mark.parametrize('arch, more', [('gpt2', {}), ('llama', {'norm': 'layer'}), ('llama', {'activation': 'gelu'})])
+def test_masks_are_refused_as_by_the_decoder():
+    fast, cache = NumpyDecoding(small()), [KVCache() for _ in range(2)]
+    ids = torch.randint(60, (2, 5), generator=generator(0, 'ids'))
+    fast(ids, cache=cache)
+    for mask, said in ((torch.ones(2, 5), r'\(2, 5\)'), (torch.ones(2, 6), 'float32')):
+        with pytest.raises(UserError, match=said): fast(ids[:, :1], mask=mask, cache=cache)
+
+
+def test_a_gate_far_below_zero_is_silent():
+    model = small()
+    model.embed.weight.data *= 100
+    for block in model.blocks: block.mlp.gate.weight.data *= 1000
+    fast, cache, plain = NumpyDecoding(model), [KVCache() for _ in range(2)], [KVCache() for _ in range(2)]
+    ids = torch.randint(60, (2, 5), generator=generator(0, 'ids'))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter('error')
+        for new in (ids, ids[:, :1]): logits = [m(new, cache=c) for m, c in ((fast, cache), (model, plain))]
+    torch.testing.assert_close(*logits, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize('arch, more', [('gpt2', {}), ('gpt2', {'norm': 'rms', 'activation': 'silu'}),
+                                        ('llama', {'norm': 'layer'}), ('llama', {'activation': 'gelu'})])
 def test_other_decoders_are_laid_out(arch, more):
     assert type(for_writing(small(arch, **more))) is Decoding

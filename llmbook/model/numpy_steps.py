@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .decode import _LARGE, Decoding, _times, for_decoding
 from .generate import KVCache
-from .transformer import _check_length
+from .transformer import _check_length, _join_masks
 
 # %% ../../nbs/173_numpy_steps.ipynb #a657dede
 class _Views:
@@ -42,13 +42,13 @@ def _product(
     "A matrix product, with the bias if there is one."
     weight, bias = matrix
     if len(x) * weight.size > _LARGE:
-        x, weight, bias = (None if array is None else torch.from_numpy(array) for array in (x, weight, bias))
-        return _times(x, weight, bias).numpy()
+        if bias is not None: bias = torch.from_numpy(bias)
+        return _times(torch.from_numpy(x), torch.from_numpy(weight), bias).numpy()
     y = x @ weight
     if bias is not None: y += bias
     return y
 
-
+# %% ../../nbs/173_numpy_steps.ipynb #424b321e
 def _unit(
     x:np.ndarray, # (...,C)
     eps:float, # added to the mean of squares
@@ -101,7 +101,7 @@ def _append(
     kv.length = end
     return keys[:, :, :end], values[:, :, :end]
 
-
+# %% ../../nbs/173_numpy_steps.ipynb #aac2d1cf
 def _mix(
     q:np.ndarray, # queries (B,T,G,R,D)
     k:np.ndarray, # keys (B,G,S,D)
@@ -142,10 +142,10 @@ class NumpyDecoding(Decoding):
         start, T = cache[0].length, ids.size(1)
         _check_length(self.config, start + T if positions is None else 0, positions)
         where = np.arange(start, start + T) if positions is None else positions.numpy()
-        if mask is not None:
-            mask = (mask if mask.ndim == 4 else mask[:, None, None]).bool().numpy()
+        if mask is not None: mask = _join_masks(ids, start, None, mask, causal=False).numpy()
         if self.views is None: self.views = _Views(self)
-        return torch.from_numpy(self._step(ids.numpy(), where, cache, mask))
+        with np.errstate(over='ignore'): x = self._step(ids.numpy(), where, cache, mask)
+        return torch.from_numpy(x)
 
     def _step(self,
         ids:np.ndarray, # (B,T)
