@@ -29,12 +29,12 @@ from ..train.runs import Run, read_log
 # %% ../../nbs/529_policy.ipynb #d1e7e2a4
 class RolloutSizes(NamedTuple):
     "How much is written, and how often it is learned from."
-    prompts: int     # of a rollout
+    prompts: int     # in a rollout
     samples: int     # answers to each
     minibatches: int # optimiser steps in a pass over a rollout
     passes: int      # over each rollout
     tokens: int      # of an answer, at most
-    rounds: int = 1  # of so many prompts, at most, that are written to find as many that teach
+    rounds: int = 1  # at most so many times `prompts` are written, to find `prompts` that teach
 
 
 def rollout_steps(
@@ -59,12 +59,12 @@ def _in_periods(args:dict, period:int, steps:int)->dict[str, int]:
 
 # %% ../../nbs/529_policy.ipynb #0e30ce92
 def policy_prompts(
-    data:str|None, # file of prompts; None makes requests of the world
-    reward:str, # decides which
+    data:str|None, # file of prompts; None makes them
+    reward:str, # decides which are made
     n:int, # to make
     template:ChatTemplate, # of the model
     block_size:int, # tokens that the model reads
-    seed:int, # of the world's rows
+    seed:int, # of the prompts that are made
     skipped:Skipped, # counts what is bad, or is strict
 )->list[Asked]:
     "The prompts of a file, or those that go with a reward: sums for rules that check a result, stories for others."
@@ -80,7 +80,7 @@ _HELD_OUT = 2**40 # number of the first held-out answer, whose draws no rollout 
 def _held_out_reward(writer:RolloutWriter, asked:list[Asked])->dict[str, float]:
     "The mean reward of one sample to each held-out prompt. All ranks must call it."
     engine = writer.engine
-    n = math.ceil(len(asked) / engine.data_world) # each rank writes as many; what is too much does not count
+    n = math.ceil(len(asked) / engine.data_world) # a rank writes n; those past the end do not count
     numbers = range(engine.data_rank * n, (engine.data_rank + 1) * n)
     ours = [asked[number % len(asked)] for number in numbers]
     answers, nats = writer.write(ours, _HELD_OUT + numbers[0], 1)
@@ -108,6 +108,21 @@ def time_shares(
         shares[name] = seconds / total
     return shares | {'training': 1 - sum(shares.values())}
 
+# %% ../../nbs/529_policy.ipynb #4ef1b0a5
+def _read_prompts(
+    args:dict, # all arguments of the stage
+    template:ChatTemplate, # of the model
+    block_size:int, # tokens that the model reads
+)->tuple[list[Asked], list[Asked]]:
+    "Prompts to learn from, and those that are held out."
+    skipped = Skipped(lenient=args['skip_bad'])
+    seed, reward, given = args['seed'], args['reward'], None
+    def read(path, n): return policy_prompts(path, reward, n, template, block_size, seed, skipped)
+    asked = read(args['data'], args['prompts'])
+    if args['val_data'] is not None: given = read(args['val_data'], 0)
+    skipped.report()
+    return split_rows(asked, given, seed=seed)
+
 # %% ../../nbs/529_policy.ipynb #6650d9da
 def _note_function(run:Run, reward:str):
     "Say so if the file of one's own function has changed since the run began."
@@ -124,7 +139,7 @@ def train_policy(
     args:dict, # all arguments of the stage
     start:Start, # of `load_start`
     model:nn.Module, # what is trained: the policy, or one that has it as `policy`
-    objective:AnswerTokens, # what is learned
+    objective:AnswerTokens, # what is learned from a rollout
     estimate:Callable, # rollout -> what the objective needs beside it, and what to log
     sizes:RolloutSizes, # of the rollouts
     engine:EngineOptions, # which builds the engine that trains
@@ -135,38 +150,29 @@ def train_policy(
     "Train a policy with what it writes. The same call resumes."
     policy, seed, reward = start.model, args['seed'], args['reward']
     block_size = policy.config.block_size
-    # places of a row of answers; each of them is no longer than the model reads
+    # several answers share a row with their prompt: it may be longer than any of them
     objective.block_size = 2 * block_size
     pays = load_reward(reward, start, engine)
     asked, val = _read_prompts(args, ChatTemplate(start.tokenizer, args['model']), block_size)
     pays.check([*asked, *val])
-    stream = RolloutStream(asked, sizes.prompts, sizes.samples, sizes.minibatches, sizes.passes, objective, block_size,
-                           seed, args.get('stop_kl'), sizes.rounds)
+    stream = RolloutStream(asked, sizes.prompts, sizes.samples, sizes.minibatches, sizes.passes,
+                           objective, block_size, seed, args.get('stop_kl'), sizes.rounds)
     stream.estimate = estimate
     steps = rollout_steps(len(asked), sizes, args['epochs'], args['steps'])
     args = args | {'steps': steps, 'epochs': None} | _in_periods(args, stream.period, steps)
     def prepare(trainer, run):
         _note_function(run, reward)
         reference = engine.freeze(load_model(start.folder)[0]) if penalised else None
-        stream.writer = RolloutWriter(trainer, policy, start.tokenizer, pays, reference, sizes.tokens, args['unended'], seed)
+        stream.writer = RolloutWriter(trainer, policy, start.tokenizer, pays, reference, sizes.tokens,
+                                      args['unended'], seed)
     def measure(step, stats, say): return _held_out_reward(stream.writer, val[:64])
     def save(folder): save_model(policy, start.tokenizer, folder)
     folder = reward if Path(reward).expanduser().is_dir() else None
     files = {'data': args['data'], 'val_data': args['val_data'], 'reward': folder}
-    newest = tune(command, args, start, model, objective, stream, len(asked), [], save, files, engine, adapt,
-                  factor=factor, on_eval=measure, prepare=prepare)
+    no_batches = [] # held-out ones
+    newest = tune(command, args, start, model, objective, stream, len(asked), no_batches, save,
+                  files, engine, adapt, factor=factor, on_eval=measure, prepare=prepare)
     shares = time_shares(read_log(newest.parent.parent/'log.jsonl'))
     told = ', '.join(f'{name} {share:.0%}' for name, share in shares.items())
     if told: print(f"{args['out']}: time went to {told}")
     return newest
-
-
-def _read_prompts(args:dict, template:ChatTemplate, block_size:int)->tuple[list[Asked], list[Asked]]:
-    "Prompts to learn from, and those that are held out."
-    skipped = Skipped(lenient=args['skip_bad'])
-    seed, reward, given = args['seed'], args['reward'], None
-    asked = policy_prompts(args['data'], reward, args['prompts'], template, block_size, seed, skipped)
-    if args['val_data'] is not None:
-        given = policy_prompts(args['val_data'], reward, 0, template, block_size, seed, skipped)
-    skipped.report()
-    return split_rows(asked, given, seed=seed)
