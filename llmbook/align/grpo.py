@@ -34,8 +34,9 @@ class Variant(NamedTuple):
     scale: bool = True            # divide by the standard deviation of the group?
     aggregation: str = 'token'    # how tokens are averaged
     high: float|None = None       # upper end of the clip, if it is another than the lower
-    ratio: str = 'token'          # of each token; or one for an answer: the geometric mean ('mean'), or the product ('sum')
-    skip_even: bool = False       # leave groups out in which all answers are worth the same, and write others?
+    # of each token; or one for an answer: the geometric mean ('mean'), or the product ('sum')
+    ratio: str = 'token'
+    skip_even: bool = False       # replace groups in which all answers are worth the same?
 
 
 VARIANTS = { # name -> what it does
@@ -68,7 +69,8 @@ class GroupPolicy(AnswerTokens):
         beta:float=0.0, # weight of the distance from the reference
         kind:str='k3', # its estimator
         most:int=100, # tokens of an answer, at most
-        block_size:int|None=None, # places in a row in which answers share their prompt
+        # places in a row in which answers share their prompt; None shares nothing
+        block_size:int|None=None,
     ):
         super().__init__(block_size, entropy=False)
         self.variant, self.clip, self.beta = variant, clip, beta
@@ -89,7 +91,7 @@ class GroupPolicy(AnswerTokens):
 
     def loss(self,
         outputs:Tensor, # log-probabilities
-        batch:Batch, # a micro-batch
+        batch:Batch, # a micro-batch, with log_probs and ref (B,K,T), advantages (B,K,1)
         counts:dict, # of the global batch
     )->tuple[Tensor, dict]: # shares of the loss and of what is logged
         "Sum this micro-batch, divide by the counts of the global batch."
@@ -129,7 +131,7 @@ class GroupEstimate:
         self.variant, self.most, self.overlong = variant, most, overlong
 
     def state(self)->dict:
-        "Nothing has to be kept."
+        "What a checkpoint keeps: nothing, where PPO's estimate has the weight of its penalty."
         return {}
 
     def load_state(self, state:dict):
