@@ -263,8 +263,7 @@ class RolloutStream(Stream):
         places = range(first + begin, first + begin + n) # in the run
         asked = [self.packed[self.order(place // total)[place % total]] for place in places]
         width = min(self.block_size, self.longest + self.writer.tokens)
-        numbers = range(done + begin, done + begin + n)
-        own = self.writer.rollout(asked, numbers, places[0], self.samples, width, self.objective)
+        own = self.writer.rollout(asked, range(done + begin, done + begin + n), places[0], self.samples, width, self.objective)
         return gathered(self.writer.engine, own)
 
     def _fill(self, first:int)->tuple[Batch, list[bool]]: # all that was written; which prompts teach, if there may be more rounds
@@ -294,9 +293,8 @@ class RolloutStream(Stream):
 
 def _cut_empty(rollout:Batch)->Batch:
     "Leave out the places at the end where no answer has a token, down to a multiple of 16."
-    labels = rollout['labels']
-    last = int((labels != IGNORE).flatten(0, 1).any(0).nonzero().max())
-    used = min(labels.size(-1), -(-(last + 1) // 16) * 16)
+    filled = (rollout['labels'] != IGNORE).flatten(0, 1).any(0)
+    used = min(len(filled), -(-(int(filled.nonzero().max()) + 1) // 16) * 16)
     return {name: values[..., :used] if values.ndim == 3 else values for name, values in rollout.items()}
 
 # %% ../../nbs/524_rollouts.ipynb #89371488
