@@ -69,7 +69,7 @@ class GroupPolicy(AnswerTokens):
         beta:float=0.0, # weight of the distance from the reference
         kind:str='k3', # its estimator
         most:int=100, # tokens of an answer, at most
-        # places in a row in which answers share their prompt; None shares nothing
+        # length of a row that holds a prompt once and its answers behind it; None shares nothing
         block_size:int|None=None,
     ):
         super().__init__(block_size, entropy=False)
@@ -84,7 +84,7 @@ class GroupPolicy(AnswerTokens):
         return asked & batch['uneven'][:, None, None]
 
     def counts(self, batch:Batch)->dict[str, int]:
-        "Answers and tokens that count, and all tokens."
+        "Answers and tokens that count, by which the loss is divided, and all tokens, for the log."
         counted = self._counted(batch)
         asked = batch['labels'] != IGNORE
         return {'answers': counted.any(-1).sum(), 'counted': counted.sum(), 'tokens': asked.sum()}
