@@ -14,7 +14,7 @@ from llmbook.align.messages import Choice
 from llmbook.align.rewards import (REWARD_RULES, Asked, ModelReward, RuleReward, last_number, load_reward, read_asked,
                                    sum_prompts, told_prompts)
 from llmbook.align.scoring import score_conversations
-from llmbook.align.tuning import Start
+from llmbook.train.tuning import Start
 from llmbook.core import UserError
 from llmbook.files import write_jsonl
 from llmbook.model.checkpoints import book_model

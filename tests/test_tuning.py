@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llmbook.align.messages import Choice, Conversation
-from llmbook.align.tuning import Recipe, load_start, read_rows, recipe_of, split_rows, steps_of, tune, usual_lr, warmup_linear
+from llmbook.train.tuning import Recipe, load_start, read_rows, recipe_of, split_rows, steps_of, tune, usual_lr, warmup_linear
 from llmbook.core import UserError
 from llmbook.files import read_json
 from llmbook.model.hf_format import save_model

@@ -17,7 +17,7 @@ from .grpo import grpo
 from .reward import own_lists, reward
 from .sft import sft
 from .truth import pairs_judged, policies_compared, questions_taught
-from .tuning import usual_lr
+from ..train.tuning import usual_lr
 from ..core import UserError, current_rank
 from ..fields import Field, check_fields
 from ..files import read_json, write_json, write_jsonl

@@ -20,7 +20,7 @@ from .chat_template import ChatTemplate
 from .messages import Choice, choice_of, read_choices
 from .pairs import PairStream, encode_choices, fit_together, mismatched, pair_batches, pairs_of, read_labelled
 from .reference import AnswerLogProbs, PointStream, stored_scores
-from .tuning import _check_left, load_start, read_rows, split_rows, tune
+from ..train.tuning import _check_left, load_start, read_rows, split_rows, tune
 from ..core import UserError
 from ..flags import above, at_least, below, between, check_ranges
 from ..joints import Batch, EngineOptions

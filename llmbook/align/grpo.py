@@ -19,7 +19,7 @@ from .kl import kl_estimate
 from .policy import RolloutSizes, train_policy
 from .ppo import clipped_policy_loss
 from .rollouts import AnswerTokens
-from .tuning import load_start
+from ..train.tuning import load_start
 from ..core import UserError
 from ..flags import above, at_least, below, between, check_ranges
 from ..joints import Adapter, Batch, EngineOptions

@@ -18,7 +18,7 @@ from torch import nn
 from .chat_template import ChatTemplate
 from .rewards import Asked, load_reward, read_asked, sum_prompts, told_prompts
 from .rollouts import AnswerTokens, RolloutStream, RolloutWriter, lay_out
-from .tuning import Start, split_rows, steps_of, tune
+from ..train.tuning import Start, split_rows, steps_of, tune
 from ..joints import EngineOptions
 from ..model.checkpoints import load_model
 from ..model.hf_format import save_model

@@ -18,7 +18,7 @@ from .advantages import explained_variance, gae, whiten
 from .kl import KLControl, kl_estimate
 from .policy import RolloutSizes, train_policy
 from .rollouts import AnswerTokens
-from .tuning import load_start
+from ..train.tuning import load_start
 from ..flags import above, at_least, at_most, below, between, check_ranges
 from ..joints import Batch, EngineOptions
 from ..model.heads import ActorCritic

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .pairs import EncodedChoice, PairStream, pair_batches
 from .scoring import SharedRows, label_places
-from .tuning import Start
+from ..train.tuning import Start
 from ..core import UserError
 from ..files import atomic_write
 from ..joints import Batch, Engine, EngineOptions, Scorer

@@ -22,7 +22,7 @@ from .chat_template import ChatTemplate
 from .messages import Choice, choice_of, read_choices
 from .pairs import PairStream, encode_choices, fit_together, pair_batches, pairs_of
 from .scoring import answer_rows, telling_prompts
-from .tuning import Start, _check_left, load_start, read_rows, split_rows, tune
+from ..train.tuning import Start, _check_left, load_start, read_rows, split_rows, tune
 from ..core import UserError, seed_of
 from ..flags import above, at_least, below, between, check_ranges
 from ..joints import Adapter, Batch, EngineOptions

@@ -24,7 +24,7 @@ from .answers import _encode_prompts, prompt_of, read_prompts
 from .chat_template import ChatTemplate
 from .reward import Comparisons
 from .scoring import telling_prompts
-from .tuning import Start
+from ..train.tuning import Start
 from ..core import UserError, did_you_mean
 from ..joints import Batch, EngineOptions, Scorer
 from ..model.checkpoints import load_reward_model

@@ -17,7 +17,7 @@ import numpy as np
 from .chat_template import ChatTemplate, encode_conversations
 from .messages import Conversation, read_conversations
 from .prefixes import SharedStore
-from .tuning import load_start, read_rows, split_rows, tune
+from ..train.tuning import load_start, read_rows, split_rows, tune
 from ..core import UserError, seed_of
 from ..flags import above, at_least, below, between, check_ranges
 from ..joints import Adapter, Batch, EngineOptions
