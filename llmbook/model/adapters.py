@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from ..core import UserError
 from ..fields import Field
-from ..files import check_regular, read_json, write_json, write_text
-from .hf_format import _name_table, _transposed, save_tensors, weight_files
+from ..files import check_regular, read_json, write_json
+from .hf_format import _head_of, _name_table, _transposed
+from .model_card import named_path, write_card
 from .shape import Config
+from .weight_shards import save_tensors, weight_files
 from ..outputs import path_fingerprint
 
 # %% ../../nbs/168_adapters.ipynb #d0ba827f
@@ -140,12 +142,12 @@ def find_base(
     return found
 
 # %% ../../nbs/168_adapters.ipynb #4e576ec3
-def _readme(adapted:Adapted, base:Path|None)->str: # Markdown
-    "A few words for people."
+def _in_words(adapted:Adapted, base:Path|None)->str:
+    "The size of an adapter, and the name of its base, for people."
     numbers = sum(w.numel() for part in adapted.lora.values() for w in part)
     numbers += sum(w.numel() for w in adapted.whole.values())
-    return (f"# An adapter trained with llmbook\n\n{numbers:,} numbers, LoRA of rank {adapted.rank}, "
-            f"to be used with the model {base}.\nOpen it with `PeftModel.from_pretrained(base, '.')`.\n")
+    model = f"the model {named_path(base)}" if base else "its base"
+    return f"{numbers:,} numbers, LoRA of rank {adapted.rank}, to be used with {model}"
 
 
 def save_adapter(
@@ -165,14 +167,14 @@ def save_adapter(
         tensors[f'{_PREFIX}{name}.lora_A.weight'] = a
         tensors[f'{_PREFIX}{name}.lora_B.weight'] = b
     whole = {}
-    for theirs, ours in _name_table(config, 'score.weight' in adapted.whole).items():
+    for theirs, ours in _name_table(config, _head_of(adapted.whole)).items():
         parts = [adapted.whole[name] for name in ours if name in adapted.whole]
         if len(parts) == len(ours):
             whole[theirs] = _transposed(theirs, torch.cat(parts))
     tensors |= {_PREFIX + name: w for name, w in whole.items()}
     save_tensors({name: w.float() for name, w in tensors.items()}, folder/WEIGHTS)
     write_json(folder/ADAPTER, _settings(adapted, joined, list(whole), config, base))
-    write_text(folder/'README.md', _readme(adapted, base))
+    write_card(folder, 'reward adapter' if 'score.weight' in whole else 'adapter', config.arch, _in_words(adapted, base))
     if base:
         _note_base(base, folder, fingerprint or weights_fingerprint(base), pad)
 
@@ -258,7 +260,7 @@ def _changes(
     "What an adapter changes. Raises `UserError` for a weight that our decoder has no place for."
     settings = read_settings(folder)
     tensors = _read_tensors(folder/WEIGHTS)
-    table = _name_table(config, settings.get('task_type') == _TASKS[True])
+    table = _name_table(config, 'score' if settings.get('task_type') == _TASKS[True] else '')
     for name, w in tensors.items():
         layer, is_a, _ = name.partition('.lora_A.weight')
         if name.endswith('.lora_B.weight') and name.replace('lora_B', 'lora_A') in tensors:

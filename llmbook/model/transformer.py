@@ -230,12 +230,14 @@ def init_weights(
     model:nn.Module, # any model of this book
     seed:int, # of the run
     std:float=0.02, # of the normal distribution; GPT-2's
+    scaled:bool=True, # smaller where a block writes into the stream?
 )->nn.Module: # the same model
     """Draw initial weights as a function of (seed, name). Source: Radford et al. 2019, section 2.3.
 
     `o.weight` and `down.weight` write into the stream and are scaled by 1/sqrt(2 n_layer). A tied
     tensor goes by the first of its names. Gains start at one, biases at zero."""
     n_layer = len(getattr(model, 'blocks', ())) or 1
+    writers = ('o.weight', 'down.weight') if scaled else ()
     names = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         names.setdefault(p, []).append(name)
@@ -245,7 +247,7 @@ def init_weights(
             p.fill_(1.0 if name.endswith('weight') else 0.0)
             continue
         scale = std
-        if name.endswith(('o.weight', 'down.weight')): scale = std / math.sqrt(2 * n_layer)
+        if name.endswith(writers): scale = std / math.sqrt(2 * n_layer)
         noise = torch.randn(p.shape, generator=generator(seed, name))
         p.copy_(noise * scale)
     return model
@@ -282,10 +284,11 @@ def count_parameters(
 
 # %% ../../nbs/140_transformer.ipynb #cc44fd6c
 def flops_per_token(
-    model:nn.Module, # a decoder
+    model:nn.Module, # a decoder, or a model that counts for itself
     block_size:int, # tokens in a row
 )->float: # floating-point operations of forward and backward
     "6 per weight that multiplies, and attention's scores. Source: Chowdhery et al. 2022, appendix B."
+    if hasattr(model, 'flops_per_token'): return model.flops_per_token(block_size)
     c = model.config
     weights = count_parameters(model)
     if not c.tied: weights -= model.embed.weight.numel() # only read; the head multiplies

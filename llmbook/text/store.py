@@ -22,7 +22,7 @@ from ..files import atomic_write, check_regular, read_json, write_json
 from ..outputs import output_folder, path_fingerprint
 from .corpus import hold_out
 from .documents import Skipped, check_apart, local_documents, text_path
-from .encode import Encoder, UnequalIds, framed_ids, library_encoder
+from .encode import TextEncoder, UnequalIds, framed_ids, library_encoder
 from .framing import TextTokenizer, text_tokenizer
 from .tokenizer_files import load_tokenizer, save_tokenizer
 
@@ -93,7 +93,7 @@ def _write_split(
     split:str, # name of the files
     documents:Iterable[dict], # with `text`
     tokenizer:TextTokenizer, # with its special ids
-    encoder:Encoder|None, # None takes the fastest
+    encoder:TextEncoder|None, # None takes the fastest
 )->dict: # how many documents, tokens and bytes of text
     "Write one split. Raises `UserError` if it has no documents."
     counts = {'documents': 0, 'tokens': 0, 'bytes': 0}
@@ -110,7 +110,7 @@ def write_store(
     folder:Path|str, # where
     splits:dict[str, Iterable[dict]], # name -> documents
     tokenizer:Tokenizer|TextTokenizer, # with its special ids, or as `train_tokenizer` makes it
-    encoder:Encoder|None=None, # None takes the fastest
+    encoder:TextEncoder|None=None, # None takes the fastest
 )->dict: # counts of every split
     "Write token ids, in two bytes if they fit. Raises `UserError` for a split without documents."
     folder, tokenizer = Path(folder), text_tokenizer(tokenizer)

@@ -27,6 +27,7 @@ from ..fields import Field, check_fields
 from ..files import STEP, atomic_folder, check_regular, flush, remove_leftovers, remove_path, write_json, write_text
 from ..joints import Engine, Objective
 from ..model.checkpoints import best_checkpoint, newest_checkpoint, read_best
+from ..model.model_card import telling
 from ..outputs import set_aside
 from .claim import compare_inputs, give_lock, open_config, remove_unfinished, start_fresh, take_lock
 from .loggers import Logger, check_loggers, open_loggers
@@ -240,7 +241,7 @@ class Run(_Log):
         if self.is_main: flush(self.folder/'log.jsonl')
         needed = _check_room(self.folder, engine) if self.is_main else ''
         try:
-            _write_checkpoint(folder, engine, save, self.is_main)
+            _write_checkpoint(folder, engine, telling(save, self), self.is_main)
             if best is not None: self.note_best(engine.steps, best)
         except (OSError, SafetensorError) as e:
             reason = ' '.join(str(getattr(e, 'strerror', None) or e).split()).lower()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..core import UserError, seed_of
 from ..fields import Field, check_fields
 from ..files import STEP, atomic_folder, find_damage, read_json, write_json
-from ..model.hf_format import save_tensors
+from ..model.weight_shards import save_tensors
 
 # %% ../../nbs/205_trainer_state.ipynb #993bc096
 def write_state(
