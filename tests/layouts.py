@@ -6,6 +6,7 @@ launched process finds them.
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -18,15 +19,21 @@ from llmbook.align.reference import score_answers
 from llmbook.align.reward import Comparisons
 from llmbook.core import generator, current_rank
 from llmbook.model.numpy_steps import for_writing
+from llmbook.model.encoder_heads import MaskedLM
+from llmbook.model.encoders import EncoderConfig
 from llmbook.model.generate import generate
 from llmbook.model.heads import RewardModel
 from llmbook.model.transformer import Config, Transformer
 from llmbook.scale.engine import DeepSpeedEngine
 from llmbook.text.batches import IGNORE, Stream
+from llmbook.text.pair_rows import Frame, frame_row
 from llmbook.train.clm import CLM
+from llmbook.train.masking import MaskedStream, MaskedTokens
+from llmbook.train.next_sentence import MaskedTokensAndNext
 from llmbook.train.step import LocalEngine
 
 CONFIG = Config(vocab_size=40, block_size=16, n_layer=2, n_head=2, n_kv_head=2, n_embd=32, n_hidden=64)
+ENCODER = EncoderConfig(vocab_size=40, block_size=16, n_layer=2, n_head=2, n_embd=32, n_hidden=64)
 STEPS, CLIP, LR = 30, 0.2, 1e-2
 ALLOWED = {'loss': 1e-5, 'norm': 1e-3, 'mean': 1e-6} # of any step, of any step (share of itself), of all losses together
 
@@ -97,10 +104,27 @@ def lists(rows=40):
     return PairStream(choices, Uneven.batch_size, 16)
 
 
+def hidden(kind=MaskedStream, rows=60):
+    "Pairs of uneven lengths, in which tokens are hidden. Both texts count in six tokens; half of the second ones go on."
+    g, framed, follows = generator(0, 'hidden'), [], []
+    vocabulary = SimpleNamespace(frame=Frame(1, 2, 3, 0), ordinary=np.arange(40) > 3)
+    vocabulary.word_numbers = lambda ids: np.where(vocabulary.ordinary[ids], np.arange(len(ids)), -1)
+    for number in range(rows):
+        start, other = torch.randint(36, (2,), generator=g).tolist()
+        n, m = torch.randint(2, 7, (2,), generator=g).tolist()
+        second = other if number % 2 else start + n
+        framed.append(frame_row(vocabulary.frame, (start + np.arange(n)) % 6 + 4, (second + np.arange(m)) % 6 + 4))
+        follows.append(number % 2)
+    columns = {'follows': torch.tensor(follows)}
+    return kind(framed, vocabulary, Uneven.batch_size, 16, rate=0.3, columns=columns)
+
+
 OBJECTIVES = { # name -> what makes an objective, and the stream that it learns from
     'sft': (CLM, chats), 'dpo': (lambda: Preference(block_size=16), pairs),
-    'reward': (lambda: Comparisons(center=0.1, block_size=16), lists)}
-JUDGES = ('reward',) # objectives of a model that gives points
+    'reward': (lambda: Comparisons(center=0.1, block_size=16), lists),
+    'mlm': (MaskedTokens, hidden), 'mlm with nsp': (MaskedTokensAndNext, hidden)}
+MODELS = { # objectives of another model than the decoder: one that gives points, or an encoder with or without a second head
+    'reward': dict(judge=True), 'mlm': dict(encoder='tokens'), 'mlm with nsp': dict(encoder='pairs')}
 
 
 # Mistakes that the suite must see
@@ -144,8 +168,9 @@ class Poisoned(CLM):
 
 # What a process does
 
-def model_of(lora=None, judge=False):
-    "The decoder, or a reward model; with a rank, all of it frozen but for adapters."
+def model_of(lora=None, judge=False, encoder=None):
+    "The decoder, a reward model or an encoder; with a rank, all of it frozen but for adapters."
+    if encoder: return MaskedLM(ENCODER, encoder == 'pairs', seed=0)
     model = RewardModel(CONFIG, 0, seed=0) if judge else Transformer(CONFIG, 0)
     return model if lora is None else add_lora(model, lora)
 
@@ -153,11 +178,12 @@ def model_of(lora=None, judge=False):
 def rate(judge): return lambda step: LR/5 if judge else LR # points are steeper than log-probabilities
 
 
-def local(lora=None, judge=False, **flags): return LocalEngine(model_of(lora, judge), rate(judge), **dict(clip=CLIP) | flags)
+def local(lora=None, judge=False, encoder=None, **flags):
+    return LocalEngine(model_of(lora, judge, encoder), rate(judge), **dict(clip=CLIP) | flags)
 
 
-def sharded(lora=None, judge=False, **flags):
-    return DeepSpeedEngine(model_of(lora, judge), rate(judge), **dict(clip=CLIP, persist=0) | flags)
+def sharded(lora=None, judge=False, encoder=None, **flags):
+    return DeepSpeedEngine(model_of(lora, judge, encoder), rate(judge), **dict(clip=CLIP, persist=0) | flags)
 
 
 def advance(engine, steps=STEPS, objective=None, stream=None):

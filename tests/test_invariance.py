@@ -30,7 +30,7 @@ def found():
             for name, (objective, stream) in MUTANTS.items():
                 for zero in (0, 2): cases[name, zero] = (dict(zero=zero), objective, stream)
             for name, (objective, stream) in layouts.OBJECTIVES.items():
-                cases[name] = dict(zero=2, accum=4, judge=name in layouts.JUDGES), objective(), stream()
+                cases[name] = dict(zero=2, accum=4, **layouts.MODELS.get(name, {})), objective(), stream()
         each = launch(layouts.trajectories, world, list(cases.values()))
         assert all(ranks == each[0] for ranks in each), 'the ranks do not agree on losses and norms'
         out |= dict(zip(cases, each[0]))
@@ -58,7 +58,7 @@ def test_adapters_alone_are_trained(found):
 @pytest.mark.parametrize('name', layouts.OBJECTIVES)
 def test_objective(found, name):
     objective, stream = layouts.OBJECTIVES[name]
-    losses, norms = advance(local(judge=name in layouts.JUDGES), objective=objective(), stream=stream())
+    losses, norms = advance(local(**layouts.MODELS.get(name, {})), objective=objective(), stream=stream())
     same_trajectory(found[name], (losses, norms))
     assert losses[-1] < 0.8*losses[0] and max(norms) > layouts.CLIP
 
