@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from ..configuration import shown
 from ..core import UserError
 from .align_parts import align_parts
+from .class_parts import class_parts, read_figures
 from .findings import (files_named, read_commands, read_samples, readable,
                                          run_settings, training_log)
 from .measure import measured_on, read_results
@@ -233,7 +234,7 @@ def _cards(
 
 # %% ../../nbs/650_report.ipynb #645e6489
 # verb -> unit of its loss, in the order in which the verbs follow each other
-_UNITS = {'pretrain': None, 'sft': None, 'reward': 'nats per choice', 'dpo': 'loss per pair',
+_UNITS = {'pretrain': None, 'classify': 'nats per row', 'sft': None, 'reward': 'nats per choice', 'dpo': 'loss per pair',
           'ppo': 'reward', 'grpo': 'reward'} # None is nats per token
 
 def _in_order(runs:list[Path])->list[Path]: # stages one after the other; the rest by name
@@ -254,8 +255,8 @@ def _folder_parts(
     logs = [training_log(run) for run in runs]
     files, damaged = readable(folder, 'samples.json', read_samples)
     samples = [sample for file in files for sample in file]
-    cards, aligned = align_parts(folder)
-    parts = _cards(tasks, [train for _, train in logs], cards)
+    (cards, aligned), (others, told) = align_parts(folder), class_parts(*readable(folder, 'figures.json', read_figures))
+    parts = _cards(tasks, [train for _, train in logs], others + cards)
     for name, task in tasks.items():
         if 'ladder' in task: parts += [Part('heading', f'The ladder: {name}'), *_ladder_parts(task)]
     known = tasks.get('world', {}).get('ladder', [])
@@ -265,7 +266,7 @@ def _folder_parts(
         lines = bounds if commands.count('pretrain') == 1 and command == 'pretrain' else None
         heading = 'Reward' if _UNITS.get(command) == 'reward' else 'Loss'
         parts += [Part('heading', f'{heading}: {run.name}'), _curve_part(rows, run.name, lines, _UNITS.get(command))]
-    parts += _best_sample_parts(samples) + aligned + _real_text_parts(tasks) + funnel_parts(folder)
+    parts += _best_sample_parts(samples) + told + aligned + _real_text_parts(tasks) + funnel_parts(folder)
     for run, (rows, _) in zip(runs, logs): parts += _run_parts(run, rows)
     following, more = readable(folder, 'next.json', read_commands)
     parts += text_parts(folder) + _sample_parts(samples)
