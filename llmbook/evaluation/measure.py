@@ -19,12 +19,14 @@ from torch import nn
 from ..configuration import shown
 from ..core import UserError, did_you_mean
 from .context import context_gain, split_stories
+from .measure_encoders import check_kind, masked_figures, print_masked, print_rows, rows_task
 from .perplexity import (as_ids, bits_per_byte, document_nats, gap_closed, in_digits, ladder, ngram_nats,
                                            oracle_nats, plus_minus, questions, rate)
 from ..fields import Field, check_fields
 from ..files import read_json, write_json
 from ..flags import SEED, at_least, check_ranges
-from ..model.checkpoints import load_model, model_folder
+from ..model.checkpoints import load_trained, model_folder
+from ..model.encoder_heads import MaskedLM
 from ..outputs import FolderLock, changed_argument, path_fingerprint, set_aside
 from ..text.corpus import HELD_START, hold_out, pydoc_documents, world_documents
 from ..text.documents import Skipped, local_documents, text_path
@@ -152,13 +154,15 @@ def print_task(
     if 'bits_per_byte' in figures:
         bits, nats = figures['bits_per_byte'], figures.get('nats_per_byte')
         print(f"  {bits:.3f} bits ({in_digits(nats)} nats) per byte{plus_minus(figures.get('bits_per_byte_error'))}")
+    if 'bits_per_masked_token' in figures: print_masked(figures)
 
 # %% ../../nbs/608_measure.ipynb #1901bd0f
 _NUMBER = Field(float, -1e12, 1e12, optional=True)
 _COUNT = Field(int, 0, optional=True)
 _RATES = ('above_floor', 'gap_closed', 'context_gain', 'bits_per_byte', 'nats_per_byte', 'nats_per_token',
-          'above_floor_error', 'context_gain_error', 'bits_per_byte_error')
-_FIGURES = dict.fromkeys(_RATES, _NUMBER) | dict.fromkeys(('documents', 'tokens', 'bytes'), _COUNT)
+          'above_floor_error', 'context_gain_error', 'bits_per_byte_error', 'bits_per_masked_token',
+          'bits_per_masked_token_error', 'unigram_bits', 'accuracy', 'exact', 'f1', 'macro_f1', 'error')
+_FIGURES = dict.fromkeys(_RATES, _NUMBER) | dict.fromkeys(('documents', 'tokens', 'bytes', 'rows'), _COUNT)
 _FIGURES |= {'under_floor': Field(bool, optional=True), 'perplexity': Field(float, optional=True)}
 _FIGURES |= {'ladder': Field(list, optional=True)}
 _RUNG = {'name': Field(str), 'nats': _NUMBER, 'error': _NUMBER}
@@ -184,7 +188,7 @@ def read_results(
     return {name: _read_figures(figures, f'{path}, {shown(name)}') for name, figures in tasks.items()}
 
 # %% ../../nbs/608_measure.ipynb #60666756
-_TASKS = ('world', 'pydoc', 'text')
+_TASKS = ('world', 'pydoc', 'text', 'rows')
 
 
 def _check_tasks(
@@ -244,22 +248,42 @@ def _measure_tasks(
     tokenizer:TextTokenizer, # its tokenizer
     tasks:list[str], # asked for
     text:str|None, # documents for the task text
+    data:str|None, # rows for the task rows
     docs:int, # stories for the task world
     seed:int, # of the world
 )->Iterator[tuple[str, dict]]: # tasks and their figures
     "Measure and print task after task."
     for task in tasks:
-        if task == 'world': figures = _fresh_world(model, tokenizer, docs, seed)
-        elif task == 'pydoc': figures = text_task(model, tokenizer, hold_out(pydoc_documents())[1])
-        else: figures = text_task(model, tokenizer, _read_documents(text))
-        print_task(task, figures)
+        if task == 'rows':
+            figures = rows_task(model, tokenizer, data)
+            print_rows(figures)
+        else:
+            documents = _read_documents(text) if task == 'text' else None
+            measure = masked_figures if isinstance(model, MaskedLM) else _text_figures
+            figures = measure(model, tokenizer, task, documents, docs, seed)
+            print_task(task, figures)
         yield task, figures
 
 
+def _text_figures(
+    model:nn.Module, # a decoder
+    tokenizer:TextTokenizer, # its tokenizer
+    task:str, # world, pydoc or text
+    documents:list[dict]|None, # for the task text
+    docs:int, seed:int, # of the world
+)->dict:
+    "What a decoder gets on a task."
+    if task == 'world': return _fresh_world(model, tokenizer, docs, seed)
+    if task == 'pydoc': documents = hold_out(pydoc_documents())[1]
+    return text_task(model, tokenizer, documents)
+
+
 def evaluate(
-    model:str, # run or model folder
-    tasks:list[str]=('world',), # any of: world (stories, with the ladder), pydoc (Python's documentation), text (see --text)
+    model:str, # run or model folder, of a decoder or an encoder
+    # any of: world (stories, with the ladder), pydoc (Python's documentation), text (see --text), rows (see --data)
+    tasks:list[str]=('world',),
     text:str|None=None, # documents for --tasks text
+    data:str|None=None, # rows with labels, or questions with answers, for --tasks rows and a model of llmbook classify
     docs:Annotated[int, at_least(2)]=500, # number of held-out stories for --tasks world
     seed:Annotated[int, SEED]=0, # seed of the story world that the model was trained on
     out:str|None=None, # folder for results.json, with its earlier tasks; if omitted, the figures are only printed
@@ -269,12 +293,14 @@ def evaluate(
     check_ranges(evaluate, locals())
     _check_tasks(tasks, text)
     if text: text = str(text_path(text))
-    decoder, tokenizer = load_model(model)
+    trained, tokenizer = load_trained(model)
     if tokenizer is None: raise UserError(f"{model}: no tokenizer in it")
-    measured = _measure_tasks(decoder, tokenizer, tasks, text, docs, seed)
+    check_kind(trained, model, tasks, data)
+    measured = _measure_tasks(trained, tokenizer, tasks, text, data, docs, seed)
     if out is None: return dict(measured)
     settings = {'world': {'docs': docs, 'seed': seed}, 'pydoc': {}}
     if text: settings['text'] = {'documents': path_fingerprint(text)}
+    if data: settings['rows'] = {'rows': path_fingerprint(Path(data).expanduser())}
     settings = {task: settings[task] for task in tasks}
     results, now = {}, path_fingerprint(model_folder(model))
     with FolderLock(out) as lock:
