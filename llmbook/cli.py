@@ -25,6 +25,8 @@ VERBS = { # verb -> module, function, does it train?
     'tokenizer': ('llmbook.text.bpe', 'tokenizer', False),
     'tokens': ('llmbook.text.store', 'tokens', False),
     'pretrain': ('llmbook.train.clm', 'pretrain', True),
+    'mlm': ('llmbook.train.pretrain_encoder', 'mlm', True),
+    'classify': ('llmbook.train.classify', 'classify', True),
     'sft': ('llmbook.align.sft', 'sft', True),
     'reward': ('llmbook.align.reward', 'reward', True),
     'dpo': ('llmbook.align.dpo', 'dpo', True),
@@ -43,6 +45,10 @@ INSTEAD = { # verb -> module, function and flag of a stage that takes its place 
 
 FROM_LATER = { # verb -> a parameter of its stage that is no flag, and the module and function of a later chapter that it gets
     'corpus': ('mixed', 'llmbook.text.task_files', 'mixed_documents'),
+}
+
+AFTER = { # verb -> module and function of a later chapter that reports on the run
+    'classify': ('llmbook.evaluation.report', 'report'),
 }
 
 ADAPTED = ('sft', 'reward', 'dpo', 'grpo') # verbs that can train an adapter in place of all weights
@@ -252,6 +258,18 @@ def call_training(
     defaults = {name: flag.default for fn in flagged for name, flag in read_flags(fn).items()}
     print_effective(verb, defaults | args | flags | adapter)
     stage(**args, **options)
+    if verb in AFTER: call_after(verb, (defaults | args)['out'])
+
+
+def call_after(
+    verb:str, # of the command
+    out:str, # folder that its stage has written; perhaps no run
+):
+    "Write the report of a run into its own folder, in one process."
+    from llmbook.core import current_rank
+    module, name = AFTER[verb]
+    if current_rank() > 0 or not (Path(out)/'log.jsonl').exists(): return
+    getattr(importlib.import_module(module), name)([out], f'{out}/report.html')
 
 
 def print_effective(

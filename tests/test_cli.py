@@ -210,9 +210,11 @@ def test_import_is_light():
 
 PATHS = {'run': {'text', 'out'}, 'corpus': {'source', 'out'}, 'tokenizer': {'text', 'out'},
          'clean': {'text', 'out'}, 'dedup': {'text', 'out'}, 'tokens': {'text', 'tokenizer', 'out'},
-         'pretrain': {'tokens', 'mix', 'model', 'out'}, 'sft': {'model', 'data', 'val_data', 'out'},
+         'pretrain': {'tokens', 'mix', 'model', 'out'}, 'mlm': {'text', 'model', 'val_data', 'tokenizer', 'out'},
+         'sft': {'model', 'data', 'val_data', 'out'},
          'reward': {'model', 'data', 'val_data', 'out'}, 'dpo': {'model', 'data', 'val_data', 'out'},
          'ppo': {'model', 'reward', 'data', 'val_data', 'out'}, 'grpo': {'model', 'reward', 'data', 'val_data', 'out'},
+         'classify': {'model', 'data', 'val_data', 'predict', 'out'},
          'generate': {'model'}, 'evaluate': {'model', 'text', 'out'},
          'report': {'runs', 'out'}, 'env': set()}
 INSTEAD_PATHS = {'corpus': {'out'}, 'generate': {'model', 'prompts', 'out'},
