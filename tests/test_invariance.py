@@ -121,6 +121,7 @@ def test_change_of_layout_on_resume(alone, resumed, world):
         assert apart['loss'] <= 1e-5 and apart['norm'] <= 1e-3, f'ZeRO-{was} on 2 ranks, then ZeRO-{now} on {world}: {apart}'
 
 
+@pytest.mark.slow # the fast tests of faults resume after a kill
 @pytest.mark.parametrize('zero', STAGES)
 def test_same_layout_goes_on_in_the_same_bits(saved, resumed, zero):
     (undisturbed, whole), (ours, state) = saved[1][zero], resumed[2][zero, zero]
