@@ -141,29 +141,29 @@ def with_trainer(folder, stream, steps, lr, masked=False):
     return model, losses, time.process_time() - began
 
 
-def beside_trainer(out, count=3200, lr=1e-3):
+def beside_trainer(out, seed, count=3200, lr=1e-3):
     "Both ways from one file with a new head: exact match, processor seconds, and how far the losses are apart."
-    path = out/'trainer.json'
+    path = out/f'trainer-{seed}.json'
     if path.exists(): return read_json(path)
     begun, tokenizer = load_trained(MLM)
     job, folder = SpanTask(), out/'trainer-start'
-    save_classifier(span_finder_from(begun, 0), tokenizer, folder)
-    stream = job.stream(world_rows('extractive', count), tokenizer, ROWS, 256, 0)
+    save_classifier(span_finder_from(begun, seed), tokenizer, folder)
+    stream = job.stream(world_rows('extractive', count, 1, seed), tokenizer, ROWS, 256, seed)
     began = time.process_time()
     classify(str(folder), task='extractive', rows=count, steps=STEPS, batch_size=ROWS, lr=lr, eval_every=0, save_every=100,
-             keep=2, val_data=held_out(out, 'extractive', 1), out=str(out/'trainer-ours'), fresh=True)
+             keep=2, seed=seed, val_data=held_out(out, 'extractive', 1), out=str(out/'trainer-ours'), fresh=True)
     seconds = time.process_time() - began
     ours = [row['loss'] for row in read_jsonl(out/'trainer-ours'/'log.jsonl') if 'loss' in row]
     model, theirs, other = with_trainer(folder, stream, STEPS, lr)
-    _, masked, _ = with_trainer(folder, stream, 20, lr, masked=True)
+    masked = with_trainer(folder, stream, 20, lr, masked=True)[1] if seed == 0 else []
     held = world_rows('extractive', HELD, 1, 0, HELD_START)
     asked = job.stream(held, tokenizer, ROWS, 256)
     figures = job.figures(held, held, row_logits(LocalOptions().freeze(Logits(model)), asked, AnswerSpans()), asked)
     own = read_json(out/'trainer-ours'/'figures.json')
     first = stream[0]['ids'].shape[1], stream[0]['mask'].sum(1).float().log().mean().exp().item()
-    found = {'rows': count, 'steps': STEPS, 'lr': lr, 'first_losses': [ours[0], theirs[0]], 'first_places': first,
+    found = {'rows': count, 'steps': STEPS, 'lr': lr, 'seed': seed, 'first_losses': [ours[0], theirs[0]], 'first_places': first,
              'apart': max(map(lambda a, b: abs(a - b), ours, theirs)),
-             'apart_masked': max(map(lambda a, b: abs(a - b), ours[:20], masked)),
+             'apart_masked': max(map(lambda a, b: abs(a - b), ours[:20], masked), default=None),
              'ours': {'exact': own['exact'], 'f1': own['f1'], 'error': own['error'], 'seconds': seconds},
              'trainer': {'exact': figures['exact'], 'f1': figures['f1'], 'error': figures['error'], 'seconds': other}}
     write_json(path, found)
@@ -195,7 +195,10 @@ def tasks(out, seeds, starts):
     return [row | {'task': task} for row, task in zip(found, ('sentiment', 'entailment', 'next-sentence'))]
 
 
-PARTS = {'words': words, 'spans': spans, 'tasks': tasks, 'trainer': lambda out, seeds, starts: beside_trainer(out)}
+def trainer(out, seeds, starts): return [beside_trainer(out, seed) for seed in seeds]
+
+
+PARTS = {'words': words, 'spans': spans, 'tasks': tasks, 'trainer': trainer}
 
 
 def main():
