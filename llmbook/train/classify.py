@@ -8,6 +8,7 @@ __all__ = ['OBJECTIVES', 'ClassLabels', 'AnswerSpans', 'world_rows', 'classify']
 # %% ../../nbs/250_classify.ipynb #a33e861e
 # B rows, T places in a row
 import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,7 +27,7 @@ from ..text.framing import TextTokenizer
 from ..text.labels import LABELS
 from ..text.task_files import task_rows
 from ..text.unpack import Skipped
-from .class_rows import LabelledText, SpanQuestion, check_labels, class_rows, data_files
+from .class_rows import LabelledText, SpanQuestion, check_labels, class_rows, data_files, shared_text
 from .class_tasks import ClassTask, SpanTask, freeze_body, row_logits, task_of
 from .loggers import Tracker
 from .step import LocalOptions
@@ -233,11 +234,12 @@ def _split_parts(
     skipped:Skipped, # counts what is bad
 )->tuple[ClassTask|SpanTask, list, list]: # the task, rows to learn from, and rows that are held out
     "Which task it is, and rows that fit to it."
-    if isinstance(train[0], SpanQuestion): return SpanTask(), *split_rows(train, held, seed=seed)
+    split = partial(split_rows, seed=seed, question=shared_text)
+    if isinstance(train[0], SpanQuestion): return SpanTask(), *split(train, held)
     known = learned.names if isinstance(learned, ClassTask) else names
     train, known = check_labels(train, skipped, known, fewest=1 if held else 2)
     if held: held, _ = check_labels(held, skipped, known)
-    return ClassTask(known), *split_rows(train, held, seed=seed)
+    return ClassTask(known), *split(train, held)
 
 # %% ../../nbs/250_classify.ipynb #8dc5c18d
 def _asked_rows(path:str, job:ClassTask|SpanTask, skipped:Skipped)->list:

@@ -43,13 +43,14 @@ def split_rows(
     val_rows:Iterable|None=None, # held-out rows that were given; None draws some of `rows`
     share:float=0.05, # of the rows to be held out
     seed:int=0, # of the draw
+    question:Callable[..., Hashable]=_question_of, # row -> what it asks
 )->tuple[list, list]: # rows to learn from and rows that are held out, both in their order
     "Hold rows out, all of a question together. Raises `UserError` if nothing is left to learn from."
     rows = list(rows)
     if val_rows is not None: return rows, list(val_rows)
     groups = {}
     for i, row in enumerate(rows):
-        groups.setdefault(_question_of(row), []).append(i)
+        groups.setdefault(question(row), []).append(i)
     if len(groups) < 2:
         counted = f"{len(groups)} in {len(rows)} rows"
         raise UserError(f"too few different questions to hold one out ({counted}); give --val-data")

@@ -36,7 +36,7 @@ MACHINERY = {'core', 'fields', 'files', 'outputs', 'processes', 'documents', 'fr
              'prefixes', 'tuning', 'pretrain_encoder', 'pairs', 'scoring', 'reference', 'rewards', 'rollouts', 'policy',
              'truth', 'curves', 'numpy_steps',
              'pair_rows', 'vocab_txt', 'encoder_heads', 'weight_shards', 'model_card', 'bert_format', 'heads_on_disk',
-             'class_rows', 'class_frames', 'class_tasks', 'class_parts', 'measure_encoders',
+             'row_files', 'class_rows', 'class_frames', 'class_tasks', 'class_parts', 'measure_encoders',
              'align_parts'}  # about engineering; their lesson cells may look ahead
 OUTPUT_KB = 300
 LINES, WIDER = 250, {'text.grammar': 295, 'text.templates': 420, 'align.branches': 260} # the second is data
