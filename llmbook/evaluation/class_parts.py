@@ -93,7 +93,8 @@ def _matrix_picture(figures:dict, names:list[str], who:str)->Part:
     if wrong.any():
         true, guessed = np.unravel_index(wrong.argmax(), wrong.shape)
         mistake = f"{names[true]} was taken for {names[guessed]}"
-        note += f"; the most frequent mistake, {wrong.max():,} times: {mistake}"
+        often = 'once' if wrong.max() == 1 else f'{wrong.max():,} times'
+        note += f"; the most frequent mistake, {often}: {mistake}"
     return Part('picture', svg_of(fig), f'{note}.')
 
 

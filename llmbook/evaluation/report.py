@@ -226,8 +226,8 @@ def _cards(
         if 'bits_per_byte' in task:
             found.append((f"{task['bits_per_byte']:.2f}", f'bits per byte on held-out {name}'))
     for train in logs:
-        speeds = [row['tokens_per_s'] for row in train if row.get('tokens_per_s')]
-        found.append((f"{train[-1]['tokens']/1e6:.1f} M", 'tokens trained on'))
+        tokens, speeds = train[-1]['tokens'], [row['tokens_per_s'] for row in train if row.get('tokens_per_s')]
+        found.append((f"{tokens/1e6:.1f} M" if tokens >= 100_000 else f"{tokens:,}", 'tokens trained on'))
         if speeds: found.append((f'{median_high(speeds)/1000:.1f}k', 'tokens per second'))
     found[1:1] = more
     return [Part('figures', found[:4])] if found else []

@@ -93,6 +93,8 @@ def plot_confusion(
     ax.set_xticklabels(shown, rotation=90 if wide else 0)
     ax.set_yticklabels(shown)
     ax.invert_yaxis()
+    ax.grid(False)
     if n > 12: return
     for (i, j), count in np.ndenumerate(matrix):
-        ax.text(j + 0.5, i + 0.5, f'{count:,}', ha='center', va='center')
+        colour = 'white' if shares[i, j] > 0.6 else 'black'
+        ax.text(j + 0.5, i + 0.5, f'{count:,}', ha='center', va='center', color=colour)
